@@ -1,0 +1,33 @@
+PYTHON ?= python3
+BIN := .venv/bin
+export MLFLOW_DISABLE_TELEMETRY ?= true
+
+.PHONY: train test serve ui check bench pins clean
+
+train: .venv/ready
+	$(BIN)/python train.py
+
+test: .venv/ready
+	$(BIN)/python -m pytest $(ARGS)
+
+ui: .venv/ready
+	$(BIN)/mlflow ui --port 5001
+
+check: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+bench: .venv/ready
+	$(BIN)/python benchmarks/search.py
+
+pins:
+	sed -i "1s/sha256 .*/sha256 $$(sha256sum requirements.txt | cut -d' ' -f1)/" conda.yaml
+
+.venv/ready: requirements.txt requirements-dev.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet uv==$$(sed -n 's/^uv==//p' requirements-dev.txt)
+	VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip install --quiet -r requirements-dev.txt
+	touch $@
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache

@@ -1,0 +1,1 @@
+"""Liquidity scores for coins: data, search, evaluation, tracking and registry."""

@@ -1,0 +1,151 @@
+"""How good a model is: split, folds, metrics, baselines and the prediction interval."""
+
+import hashlib
+
+import numpy as np
+from sklearn.metrics import (
+    mean_absolute_error,
+    precision_recall_fscore_support,
+    r2_score,
+    root_mean_squared_error,
+)
+from sklearn.model_selection import GroupKFold, KFold, TimeSeriesSplit, train_test_split
+
+from liquidity.features import THRESHOLD, inputs_and_target, turnover
+from liquidity.market import MarketDataError
+from liquidity.pipeline import fit_pipeline
+
+SPLITS = ("coin", "random", "date")
+COVERAGE = 0.9
+# Liquidity below about a thousandth of the capitalisation is as good as none; the offset keeps
+# the logarithm of a zero volume finite.
+EPSILON = 1e-3
+
+
+def split_rows(table, *, split, test_size, random_state):
+    """Positions of the training and the test rows.
+
+    `coin`: all rows of a coin on one side, by a hash of its name, so that a coin stays on its
+    side however much the data grows; `random`: train_test_split; `date`: the last dates test.
+    Raises MarketDataError when a side would be empty.
+    """
+    rows = np.arange(len(table))
+    if split == "coin":
+        coins = table["coin"].unique()
+        test_coins = [c for c in coins if _hash_share(f"{random_state}:{c}") < test_size]
+        test = table["coin"].isin(test_coins).to_numpy()
+        if test.all() or not test.any():
+            raise MarketDataError(
+                f"{len(coins)} coins are too few for split=coin with test_size={test_size}: "
+                f"{len(test_coins)} fell into the test set; add coins or use split=random."
+            )
+        return rows[~test], rows[test]
+    if split == "date":
+        dates = np.sort(table["date"].unique())
+        if len(dates) < 3:
+            raise MarketDataError(
+                f"split=date needs at least 3 dates (two to train on, one to test), got "
+                f"{len(dates)}: add snapshots or use split=coin."
+            )
+        count = min(max(1, round(test_size * len(dates))), len(dates) - 2)
+        test = (table["date"] >= dates[-count]).to_numpy()
+        return rows[~test], rows[test]
+    if len(rows) < 2:
+        raise MarketDataError(f"split=random needs at least 2 rows, got {len(rows)}.")
+    return train_test_split(rows, test_size=test_size, random_state=random_state)
+
+
+def make_folds(table, *, split, cv):
+    """`cv` pairs (training positions, scoring positions) within the training rows `table`.
+
+    GroupKFold by coin, KFold, or whole dates in time order (then min(cv, dates - 1) folds).
+    Raises MarketDataError when there is too little for `cv` folds of at least 2 rows.
+    """
+    counted, noun = {
+        "coin": (table["coin"].nunique(), "coins"),
+        "random": (len(table), "rows"),
+        "date": (table["date"].nunique(), "dates"),
+    }[split]
+    if split == "date":
+        days = np.sort(table["date"].unique())
+        day = np.searchsorted(days, table["date"].to_numpy())
+        folds = [
+            (np.flatnonzero(np.isin(day, before)), np.flatnonzero(np.isin(day, after)))
+            for before, after in TimeSeriesSplit(min(cv, counted - 1)).split(days)
+        ]
+    elif counted < cv:
+        folds = []
+    elif split == "coin":
+        folds = list(GroupKFold(cv).split(table, groups=table["coin"]))
+    else:
+        folds = list(KFold(cv).split(table))
+    if not folds or min(len(test) for _, test in folds) < 2:
+        raise MarketDataError(
+            f"cv={cv} folds with split={split} need at least {cv} {noun} and 2 rows in each fold; "
+            f"the training set has {counted} {noun} in {len(table)} rows: lower cv or add data."
+        )
+    return folds
+
+
+def log_r2(y, y_pred):
+    """r2 of log10(liquidity + 0.001): how well coins of every size are told apart.
+
+    Plain r2 on this heavy tail is decided by the few most liquid coins.
+    """
+    return r2_score(np.log10(y + EPSILON), np.log10(np.maximum(y_pred, 0) + EPSILON))
+
+
+def final_metrics(y, y_pred, *, quantile):
+    """The metrics of the final model on the test rows, by their MLflow names.
+
+    `high_*` take liquidity > 0.5 as the positive class; where there is none, they are 0.
+    """
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        y > THRESHOLD, y_pred > THRESHOLD, average="binary", zero_division=0
+    )
+    return {
+        "test_r2": r2_score(y, y_pred),
+        "test_log_r2": log_r2(y, y_pred),
+        "test_rmse": root_mean_squared_error(y, y_pred),
+        "test_mae": mean_absolute_error(y, y_pred),
+        "high_precision": precision,
+        "high_recall": recall,
+        "high_f1": f1,
+        "interval_coverage": float(np.mean(log_residuals(y, y_pred) <= quantile)),
+    }
+
+
+def baseline_metrics(pipeline, train, test, *, n_jobs):
+    """r2 on the test rows of an untuned forest, of the formula and of the training mean."""
+    (X, y), (X_test, y_test) = inputs_and_target(train), inputs_and_target(test)
+    untuned = fit_pipeline(pipeline, X, y, n_jobs=n_jobs)
+    return {
+        "baseline_test_r2": r2_score(y_test, untuned.predict(X_test)),
+        "formula_test_r2": r2_score(y_test, turnover(test)),
+        "mean_test_r2": r2_score(y_test, np.full(len(y_test), y.mean())),
+    }
+
+
+def log_residuals(y, y_pred):
+    """|log((y + e) / (y_pred + e))|, the scale on which the interval is symmetric."""
+    return np.abs(np.log((y + EPSILON) / (y_pred + EPSILON)))
+
+
+def interval_quantile(pipeline, X, y, *, folds, n_jobs):
+    """The residual that a share of COVERAGE of unseen rows stays below.
+
+    Split conformal prediction on out-of-fold residuals: the ceil((n + 1) * coverage)-th smallest
+    of n (Lei et al. 2018, "Distribution-Free Predictive Inference for Regression").
+    """
+    residuals = []
+    for train, test in folds:
+        fitted = fit_pipeline(pipeline, X[train], y[train], n_jobs=n_jobs)
+        residuals.append(log_residuals(y[test], fitted.predict(X[test])))
+    residuals = np.sort(np.concatenate(residuals))
+    rank = min(int(np.ceil((len(residuals) + 1) * COVERAGE)), len(residuals))
+    return float(residuals[rank - 1])
+
+
+def _hash_share(text):
+    """A number in [0, 1) that depends on `text` alone, alike on every machine."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) / 2**64

@@ -1,0 +1,203 @@
+"""The model registry: log, register, decide who is champion (python -m liquidity.registry)."""
+
+import argparse
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from importlib.metadata import version as installed
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+from sklearn.metrics import r2_score
+
+from liquidity.artifact import check_parity, write_artifacts
+from liquidity.evaluation import log_r2
+from liquidity.features import FEATURES, TARGET, THRESHOLD, inputs_and_target
+from liquidity.market import KEYS
+
+MODEL_NAME = "crypto-liquidity"
+CHAMPION, CHALLENGER = "champion", "challenger"
+PROMOTE = ("auto", "always", "never")
+CLEANED_DATA = "cleaned_data.csv"
+LEAST_ROWS = 100
+# What scoring needs, and no more; the full mlflow would bring scikit-learn with it.
+REQUIREMENTS = ("mlflow-skinny", "numpy", "pandas", "onnxruntime")
+SIGNATURE = ModelSignature(
+    inputs=Schema([ColSpec("double", name) for name in FEATURES]),
+    outputs=Schema(
+        [
+            ColSpec("double", "liquidity"),
+            ColSpec("string", "level"),
+            ColSpec("double", "lower"),
+            ColSpec("double", "upper"),
+            ColSpec("boolean", "in_range"),
+        ]
+    ),
+    params=ParamSchema([ParamSpec("threshold", "double", THRESHOLD)]),
+)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether the candidate becomes champion, why, and the figures that decided."""
+
+    promoted: bool
+    reason: str
+    figures: dict
+
+    @property
+    def role(self):
+        """The alias that the version gets."""
+        return CHAMPION if self.promoted else CHALLENGER
+
+
+def log_model(pipeline, train, *, quantile, digest):
+    """Compile, compare and log the fitted pipeline as the active run's model; returns its URI.
+
+    The largest differences become the run's metrics parity_*; raises ParityError before
+    anything is logged.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        artifacts = write_artifacts(
+            Path(folder), pipeline, train, quantile=quantile, data_digest=digest
+        )
+        X, _ = inputs_and_target(train)
+        parity = check_parity(pipeline, Path(artifacts["forest"]).read_bytes(), X)
+        mlflow.log_metrics({f"parity_{name}": value for name, value in asdict(parity).items()})
+        model = mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(Path(__file__).with_name("model.py")),
+            artifacts=artifacts,
+            signature=SIGNATURE,
+            input_example=train[FEATURES].head(3).reset_index(drop=True),
+            pip_requirements=[f"{package}=={installed(package)}" for package in REQUIREMENTS],
+        )
+    return model.model_uri
+
+
+def decide(model_uri, table, *, name, promote, split):
+    """Compare the candidate with the champion on rows of `table` that neither was trained on.
+
+    `table` is the cleaned table with its column `set` (train or test). With split=coin a row is
+    new to the champion only if its coin is.
+    """
+    if promote == "never":
+        return Decision(False, "promote=never", {})
+    champion = champion_version(name)
+    if champion is None:
+        return Decision(True, "there was no champion", {})
+    if promote == "always":
+        return Decision(True, f"promote=always, in place of version {champion.version}", {})
+    return _gate(model_uri, champion, table, by=["coin"] if split == "coin" else KEYS)
+
+
+def _gate(model_uri, champion, table, *, by):
+    against = f"champion version {champion.version}"
+    cure = "use promote=always to replace it all the same"
+    try:
+        seen = _training_keys(champion, by)
+        champion_model = mlflow.pyfunc.load_model(f"models:/{champion.name}/{champion.version}")
+    except (MlflowException, OSError, ValueError, KeyError) as error:
+        reason = str(error).partition("\n")[0]
+        return Decision(False, f"{against} cannot be compared ({reason}); {cure}", {})
+    test = table[table["set"] == "test"]
+    unseen = test[~pd.MultiIndex.from_frame(test[by].astype(str)).isin(seen)]
+    if len(unseen) < LEAST_ROWS:
+        return Decision(
+            False,
+            f"only {len(unseen)} rows are new to both it and {against}, and fewer than "
+            f"{LEAST_ROWS} decide nothing; {cure}",
+            {"rows": len(unseen)},
+        )
+    y = unseen[TARGET].to_numpy()
+    figures = {"rows": len(unseen)}
+    for role, model in (
+        ("candidate", mlflow.pyfunc.load_model(model_uri)),
+        ("champion", champion_model),
+    ):
+        y_pred = model.predict(unseen[FEATURES])["liquidity"].to_numpy()
+        figures |= {f"{role}_r2": r2_score(y, y_pred), f"{role}_log_r2": log_r2(y, y_pred)}
+    worse = [m for m in ("r2", "log_r2") if figures[f"candidate_{m}"] < figures[f"champion_{m}"]]
+    compared = " and ".join(
+        f"{m} {figures[f'candidate_{m}']:.4f} against {figures[f'champion_{m}']:.4f}"
+        for m in ("r2", "log_r2")
+    )
+    verdict = f"below {against} in {' and '.join(worse)}" if worse else f"not below {against}"
+    return Decision(not worse, f"{verdict}: {compared}, on {len(unseen)} rows new to both", figures)
+
+
+def register(model_uri, decision, *, name):
+    """Create the version with its audit tags, then move the alias; returns the version.
+
+    The tags go in with the version itself, so that no kill leaves one that cannot be explained.
+    """
+    client = mlflow.MlflowClient()
+    tags = {
+        "gate.decision": decision.role,
+        "gate.reason": decision.reason,
+        "gate.rule": f"auto: r2 and log_r2 not below the champion's on at least {LEAST_ROWS} rows "
+        "that neither was trained on",
+        **{f"gate.{key}": str(value) for key, value in decision.figures.items()},
+    }
+    version = mlflow.register_model(model_uri, name, tags=tags).version
+    description = f"Registered as {decision.role}: {decision.reason}."
+    client.update_model_version(name, version, description)
+    client.set_registered_model_alias(name, decision.role, version)
+    return version
+
+
+def champion_version(name):
+    """The champion's ModelVersion, or None."""
+    try:
+        return mlflow.MlflowClient().get_model_version_by_alias(name, CHAMPION)
+    except MlflowException as error:
+        # An unknown alias is INVALID_PARAMETER_VALUE in this version of MLflow.
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+
+
+def make_champion(name, version):
+    """Point the champion alias at an existing version and record what it replaced."""
+    client = mlflow.MlflowClient()
+    before = champion_version(name)
+    client.get_model_version(name, version)
+    replaced = before.version if before else "none"
+    client.set_model_version_tag(name, version, "champion.by_hand_in_place_of", replaced)
+    client.set_registered_model_alias(name, CHAMPION, version)
+    return replaced
+
+
+def _training_keys(champion, by):
+    with tempfile.TemporaryDirectory() as folder:
+        path = mlflow.artifacts.download_artifacts(
+            run_id=champion.run_id, artifact_path=CLEANED_DATA, dst_path=folder
+        )
+        rows = pd.read_csv(path, dtype=str, keep_default_na=False)
+    return pd.MultiIndex.from_frame(rows.loc[rows["set"] == "train", by])
+
+
+def main(argv=None):
+    """Move the champion alias by hand; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m liquidity.registry", description="Choose the served version by hand."
+    )
+    parser.add_argument("alias", choices=[CHAMPION])
+    parser.add_argument("version", help="an existing version's number")
+    parser.add_argument("--model-name", default=MODEL_NAME)
+    args = parser.parse_args(argv)
+    try:
+        replaced = make_champion(args.model_name, args.version)
+    except MlflowException as error:
+        print(f"{args.model_name} version {args.version}: {error.message}", file=sys.stderr)
+        return 2
+    print(f"{args.model_name} version {args.version} is champion (before: {replaced}).")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

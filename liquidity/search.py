@@ -1,0 +1,190 @@
+"""The grid search: GridSearchCV's candidates, folds, scores and ranking, at half its cost.
+
+A forest with `random_state` r and 100 trees is the first 100 trees of the forest with the same r
+and 300 trees. So only the largest forest of each (max_depth, min_samples_split) is fitted, and
+every smaller one is scored from cumulated tree predictions, with the bits that GridSearchCV gets.
+"""
+
+import hashlib
+import os
+import threading
+import time
+from collections import defaultdict
+from concurrent.futures import as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import sklearn
+from joblib import effective_n_jobs
+from joblib.externals.loky import ProcessPoolExecutor
+from scipy.stats import rankdata
+from sklearn.metrics import r2_score
+from sklearn.model_selection import ParameterGrid
+
+from liquidity.pipeline import FOREST, with_forest_params
+
+SIZE = "n_estimators"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One grid point: its params, r2 per fold, and the seconds that its trees took to fit."""
+
+    params: dict
+    fold_scores: tuple[float, ...]
+    fit_seconds: float
+
+    @property
+    def key(self):
+        """The params as something to look the trial up by."""
+        return _key(self.params)
+
+    @property
+    def r2(self):
+        """Mean over the folds, computed as GridSearchCV does."""
+        return float(np.average(np.array(self.fold_scores)))
+
+    @property
+    def r2_std(self):
+        """Standard deviation over the folds, computed as GridSearchCV does."""
+        scores = np.array(self.fold_scores)
+        return float(np.sqrt(np.average((scores - self.r2) ** 2)))
+
+
+def candidates(param_grid):
+    """All grid points in GridSearchCV's order."""
+    return list(ParameterGrid(param_grid))
+
+
+def search(pipeline, X, y, *, param_grid, folds, executor, on_trial, finished=()):
+    """Score every grid point by cross-validated r2 and return the trials in grid order.
+
+    `executor` is any concurrent.futures executor; `on_trial(trial)` is called here, in the
+    calling thread, as soon as all folds of a grid point are scored. Trials in `finished` are
+    taken over as they are.
+    """
+    trials = {trial.key: trial for trial in finished}
+    missing = defaultdict(list)
+    for params in candidates(param_grid):
+        if _key(params) not in trials:
+            shared = {name: value for name, value in params.items() if name != SIZE}
+            missing[_key(shared)].append(params)
+
+    scored = defaultdict(dict)
+    futures = {
+        executor.submit(
+            fit_fold, with_forest_params(pipeline, **_largest(points)), X, y, train, test,
+            sizes=sorted(point[SIZE] for point in points),
+        ): (group, number)
+        for group, points in missing.items()
+        for number, (train, test) in enumerate(folds)
+    }  # fmt: skip
+    for future in as_completed(futures):
+        group, number = futures[future]
+        scored[group][number] = future.result()
+        if len(scored[group]) < len(folds):
+            continue
+        by_fold = [scored[group][number] for number in range(len(folds))]
+        for params in sorted(missing[group], key=lambda point: point[SIZE]):
+            trial = Trial(
+                params,
+                tuple(scores[params[SIZE]] for scores, _ in by_fold),
+                # The trees of a forest cost alike, so a smaller forest costs its share.
+                sum(seconds for _, seconds in by_fold)
+                * params[SIZE] / _largest(missing[group])[SIZE],
+            )  # fmt: skip
+            trials[trial.key] = trial
+            on_trial(trial)
+    return [trials[_key(params)] for params in candidates(param_grid)]
+
+
+def fit_fold(pipeline, X, y, train, test, *, sizes):
+    """Fit on `train` and score r2 on `test` for the forest's first `sizes` trees (ascending).
+
+    Returns `({size: r2}, seconds)`. The sums run in the order in which RandomForestRegressor
+    adds up its trees, so that not even the last bit differs.
+    """
+    started = time.perf_counter()
+    pipeline.fit(X[train], y[train])
+    seconds = time.perf_counter() - started
+    # What RandomForestRegressor.predict does before it asks its trees.
+    scaled = np.ascontiguousarray(pipeline[:-1].transform(X[test]), dtype=np.float32)
+    total = np.zeros(len(test))
+    scores = {}
+    for count, tree in enumerate(pipeline[-1].estimators_, 1):
+        total += tree.predict(scaled, check_input=False)
+        if count in sizes:
+            scores[count] = float(r2_score(y[test], total / count))
+    return scores, seconds
+
+
+def cv_results(trials):
+    """The trials as GridSearchCV's `cv_results_`, as far as it speaks of scores and params."""
+    scores = np.array([trial.fold_scores for trial in trials])
+    means = np.array([trial.r2 for trial in trials])
+    return {
+        "params": [trial.params for trial in trials],
+        **{f"split{number}_test_score": scores[:, number] for number in range(scores.shape[1])},
+        "mean_test_score": means,
+        "std_test_score": np.array([trial.r2_std for trial in trials]),
+        "rank_test_score": rankdata(-means, method="min").astype(np.int32),
+    }
+
+
+def ranks(trials):
+    """Rank 1 is the highest mean r2; ties share the better rank."""
+    return [int(rank) for rank in cv_results(trials)["rank_test_score"]]
+
+
+def best_trial(trials):
+    """The first trial of rank 1, which is GridSearchCV's choice."""
+    return trials[int(np.argmin(ranks(trials)))]
+
+
+def search_key(pipeline, X, y, *, folds):
+    """A digest of all that a trial's scores depend on except the trial's own params.
+
+    The grid is not part of it: a larger grid takes over what a smaller one has finished.
+    """
+    searched = ("steps", FOREST, f"{FOREST}__{SIZE}", f"{FOREST}__max_depth",
+                f"{FOREST}__min_samples_split", f"{FOREST}__n_jobs")  # fmt: skip
+    settings = {k: v for k, v in pipeline.get_params().items() if k not in searched}
+    digest = hashlib.sha256(f"{sklearn.__version__} {np.__version__} {settings}".encode())
+    for array in (X, y, *(positions for fold in folds for positions in fold)):
+        digest.update(f"{array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()
+
+
+@contextmanager
+def local_executor(n_jobs):
+    """`n_jobs` worker processes (-1: one per core) that end with this one, however it ends."""
+    executor = ProcessPoolExecutor(
+        max_workers=effective_n_jobs(n_jobs), initializer=_exit_with, initargs=(os.getpid(),)
+    )
+    try:
+        yield executor
+    except BaseException:
+        executor.shutdown(wait=False, kill_workers=True)
+        raise
+    executor.shutdown()
+
+
+def _exit_with(parent):
+    """A worker whose parent was killed would otherwise wait for ever, stdout held open."""
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _key(params):
+    return tuple(sorted(params.items()))
+
+
+def _largest(points):
+    return max(points, key=lambda point: point[SIZE])
