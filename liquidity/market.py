@@ -1,7 +1,6 @@
 """Snapshot files in, one checked frame out; owns the column names and MarketDataError."""
 
 import glob
-import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pandas as pd
 import pandera.pandas as pa
 import pyarrow as arrow
 from pandera.errors import SchemaErrors
+from pyarrow import csv
 
 KEYS = ["coin", "date"]
 PRICE, CHANGE_1H, VOLUME, MARKET_CAP = "price", "1h", "24h_volume", "mkt_cap"
@@ -106,7 +106,7 @@ def _read_file(path, required):
     """One file as a frame of known columns, and its problems as sentences."""
     try:
         raw = _parse(path)
-    except (OSError, ValueError, arrow.ArrowException, pd.errors.ParserWarning) as error:
+    except (OSError, ValueError, arrow.ArrowException) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".") if str(error) else repr(error)
         return None, [f"{path}: cannot be read as {_kind(path)}: {reason}."]
     raw.columns = [ALIASES.get(name, name) for name in (str(c).strip() for c in raw.columns)]
@@ -136,14 +136,13 @@ def _read_file(path, required):
 def _parse(path):
     if path.name.endswith(".parquet"):
         return pd.read_parquet(path)
-    with warnings.catch_warnings():
-        # pandas only warns when rows are longer than the header and cuts them.
-        warnings.simplefilter("error", pd.errors.ParserWarning)
-        raw = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False)
-    short = raw.isna().any(axis=1)  # an empty cell is "", a cell that is not there is NaN
-    if short.any():
-        raise ValueError(f"row {short.argmax() + 1} has fewer cells than the header")
-    return raw
+    # Every cell as text: so an error can show what stands in the file. Arrow refuses rows that are
+    # longer or shorter than the header, which pandas cuts and fills.
+    # Without threads its errors name the row.
+    serial = csv.ReadOptions(use_threads=False)
+    with csv.open_csv(path, read_options=serial) as head:
+        as_text = csv.ConvertOptions(column_types=dict.fromkeys(head.schema.names, arrow.string()))
+    return csv.read_csv(path, read_options=serial, convert_options=as_text).to_pandas()
 
 
 def _kind(path):
@@ -208,15 +207,15 @@ def _broken_rules(path, frame):
         cases = error.failure_cases.sort_values(["index", "column"], kind="stable")
         return [
             _cell_problem(path, case.column, int(case.index), case.check, case.failure_case)
-            for case in cases.rename(columns={"index": "row"}).itertuples(index=False)
+            for case in cases.itertuples(index=False)
         ]
     return []
 
 
 def _cell_problem(path, column, row, expected, value):
-    """Rows count from 1 below the header."""
+    """Rows count as a spreadsheet and Arrow count them: the header is row 1."""
     value = value if isinstance(value, str) else float(value) if np.isreal(value) else value
-    return f"{path}, row {row + 1}, column {column}: expected {expected}, got {value!r}."
+    return f"{path}, row {row + 2}, column {column}: expected {expected}, got {value!r}."
 
 
 def _report(problems):

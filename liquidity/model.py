@@ -93,9 +93,11 @@ class LiquidityModel(PythonModel):
             wrong = np.flatnonzero(~right | boolean.to_numpy(bool))
             if wrong.size:
                 sign = ">=" if included else ">"
+                value = column.iloc[wrong[0]]
+                value = value.item() if isinstance(value, np.generic) else value
                 raise _invalid(
                     f"row {wrong[0]}, column {name}: expected a finite number {sign} {lowest} and "
-                    f"<= {LARGEST:g}, got {column.iloc[wrong[0]]!r}"
+                    f"<= {LARGEST:g}, got {value!r}"
                 )
             columns.append(values)
         return np.column_stack(columns)

@@ -101,12 +101,13 @@ def parallel_coordinates(trials):
             alpha=1 if number == best else 0.7,
             label="best" if number == best else None,
         )
+    label = {"boxstyle": "round,pad=0.15", "color": "white", "alpha": 0.85}
     for position, scale in enumerate(scales):
         axes.axvline(position, color=GREY, linewidth=0.8)
         for value in scale:
             height = scale.index(value) / max(1, len(scale) - 1)
             axes.annotate(str(value), (position, height), (-6, 0), "data", "offset points",
-                          ha="right", va="center", size=9)  # fmt: skip
+                          ha="right", va="center", size=9, bbox=label)  # fmt: skip
     axes.axvline(len(scales), color=GREY, linewidth=0.8)
     for share in (0, 0.25, 0.5, 0.75, 1):
         axes.annotate(f"{norm.inverse(share):.4f}", (len(scales), share), (6, 0), "data",
@@ -136,7 +137,7 @@ def predicted_vs_actual(y, y_pred, *, quantile):
         xscale="log", yscale="log", xlim=(low, high), ylim=(low, high),
         title="Test rows", xlabel="actual liquidity", ylabel="predicted liquidity",
     )  # fmt: skip
-    axes.legend(loc="upper left", frameon=False)
+    axes.legend(loc="lower right", frameon=False)
     return figure
 
 

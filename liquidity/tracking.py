@@ -2,13 +2,13 @@
 
 import os
 import socket
-import sqlite3
 import time
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import mlflow
 import pandas as pd
+import sqlalchemy
 from mlflow.entities import Metric, Param, RunStatus, ViewType
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
@@ -18,6 +18,7 @@ SEARCH_KEY = "search_key"
 PROCESS = "process"
 RESUMED_FROM = "resumed_from"
 FOLD_METRIC = "r2_fold_"
+PAGE = 1000
 # A run of another machine that wrote nothing for so long is taken for dead.
 SILENT_SECONDS = 24 * 3600
 
@@ -68,6 +69,8 @@ def parent_run(*, experiment, params, tags):
         raise
     finally:
         mlflow.end_run(RunStatus.to_string(status))
+        if _now() < run.info.start_time:  # the clock was set back meanwhile
+            _end(mlflow.MlflowClient(), run, RunStatus.to_string(status))
 
 
 def log_trial(parent, trial, *, resumed_from=None):
@@ -147,7 +150,7 @@ def close_dead_runs(key):
     for run in _search_runs(f"tags.{PROCESS} LIKE '{host}/%' and attributes.status = 'RUNNING'"):
         is_child = MLFLOW_PARENT_RUN_ID in run.data.tags
         if not _is_alive(run.data.tags[PROCESS]):
-            _fail(client, run)
+            _end(client, run, "FAILED")
             if not is_child:
                 notes.append(f"Run {run.info.run_id} was killed; it is FAILED now.")
         elif run.data.tags.get(SEARCH_KEY) == key and run.data.tags[PROCESS] != process_tag():
@@ -159,7 +162,7 @@ def close_dead_runs(key):
         seen = max([run.info.start_time, *(child.info.end_time or 0 for child in children)])
         if _now() - seen > 1000 * SILENT_SECONDS:
             for dead in [*(c for c in children if c.info.status == "RUNNING"), run]:
-                _fail(client, dead)
+                _end(client, dead, "FAILED")
             notes.append(f"Run {run.info.run_id} was silent for a day; it is FAILED now.")
         else:
             notes.append(f"Run {run.info.run_id} of another machine is doing this search too.")
@@ -213,8 +216,8 @@ def _params(child):
     return tuple(sorted((k, None if v == "None" else int(v)) for k, v in params.items()))
 
 
-def _fail(client, run):
-    client.set_terminated(run.info.run_id, "FAILED", max(_now(), run.info.start_time))
+def _end(client, run, status):
+    client.set_terminated(run.info.run_id, status, max(_now(), run.info.start_time))
 
 
 def _children(client, parent, condition=""):
@@ -236,17 +239,24 @@ def _search_runs(condition):
 def _pages(client, experiments, condition):
     runs, token = [], None
     while True:
-        page = client.search_runs(experiments, condition, page_token=token)
+        page = client.search_runs(experiments, condition, max_results=PAGE, page_token=token)
         runs += page
         if not (token := page.token):
             return runs
 
 
 def _check_sqlite(uri):
-    path = Path(uri.partition("?")[0].removeprefix("sqlite:///"))
-    if uri.startswith("sqlite:///") and path.exists():
-        with closing(sqlite3.connect(path, timeout=5)) as connection:
+    """Write to an SQLite store and take it back; SQLite locks a read-only one without a word."""
+    if not uri.startswith("sqlite:"):
+        return
+    engine = sqlalchemy.create_engine(uri, connect_args={"timeout": 5})
+    path = Path((engine.url.database or "").removeprefix("file:"))
+    if path.parent.exists():  # MLflow makes a folder that is missing, or fails at once
+        with closing(engine.raw_connection()) as connection:
             connection.execute("BEGIN IMMEDIATE")
+            connection.execute("CREATE TABLE can_it_be_written (x)")
+            connection.rollback()
+    engine.dispose()
 
 
 @contextmanager

@@ -1,0 +1,112 @@
+"""Splits, folds, metrics, baselines and the interval."""
+
+import numpy as np
+import pytest
+from sklearn.model_selection import KFold, train_test_split
+
+from liquidity import evaluation
+from liquidity.features import build_table, inputs_and_target
+from liquidity.market import MarketDataError, read_market
+from liquidity.pipeline import build_pipeline
+
+SETTINGS = {"test_size": 0.2, "random_state": 42}
+
+
+def coins_of(table, rows):
+    return set(table["coin"].iloc[rows])
+
+
+def test_no_coin_of_the_real_days_is_on_both_sides(real_data):
+    table = build_table(read_market(real_data / "seed/coin_gecko_*.csv")[0])
+    train, test = evaluation.split_rows(table, split="coin", **SETTINGS)
+    assert not coins_of(table, train) & coins_of(table, test)
+    assert sorted([*train, *test]) == list(range(len(table)))
+    training = table.iloc[train]
+    for fit, score in evaluation.make_folds(training, split="coin", cv=5):
+        assert not coins_of(training, fit) & coins_of(training, score)
+
+
+def test_a_coin_stays_on_its_side_as_the_data_grows(sample_table):
+    early = sample_table[sample_table["date"] == sample_table["date"].min()].reset_index(drop=True)
+    _, test_early = evaluation.split_rows(early, split="coin", **SETTINGS)
+    _, test_all = evaluation.split_rows(sample_table, split="coin", **SETTINGS)
+    present = set(early["coin"])
+    assert coins_of(early, test_early) == coins_of(sample_table, test_all) & present
+    other = evaluation.split_rows(early, split="coin", test_size=0.2, random_state=43)[1]
+    assert coins_of(early, other) != coins_of(early, test_early)
+
+
+def test_random_is_train_test_split_and_kfold(sample_table):
+    train, test = evaluation.split_rows(sample_table, split="random", **SETTINGS)
+    expected = train_test_split(np.arange(len(sample_table)), **SETTINGS)
+    assert np.array_equal(train, expected[0])
+    assert np.array_equal(test, expected[1])
+    folds = evaluation.make_folds(sample_table.iloc[train], split="random", cv=5)
+    for (fit, score), (fit_, score_) in zip(folds, KFold(5).split(train), strict=True):
+        assert np.array_equal(fit, fit_)
+        assert np.array_equal(score, score_)
+
+
+def test_date_trains_on_the_past(sample_table):
+    train, test = evaluation.split_rows(sample_table, split="date", **SETTINGS)
+    training = sample_table.iloc[train]
+    assert training["date"].max() < sample_table["date"].iloc[test].min()
+    folds = evaluation.make_folds(training, split="date", cv=5)
+    assert len(folds) == 2, "three training dates leave two steps ahead"
+    for fit, score in folds:
+        assert training["date"].iloc[fit].max() < training["date"].iloc[score].min()
+
+
+@pytest.mark.parametrize(
+    ("split", "keep", "message"),
+    [
+        ("date", 1, "at least 3 dates"),
+        ("coin", 1, "1 coins are too few"),
+        ("random", 1, "at least 2 rows"),
+    ],
+)
+def test_too_little_to_split_is_said(sample_table, split, keep, message):
+    table = sample_table.head(keep)
+    with pytest.raises(MarketDataError, match=message):
+        evaluation.split_rows(table, split=split, **SETTINGS)
+
+
+@pytest.mark.parametrize(("split", "cv"), [("coin", 40), ("random", 40), ("random", 20)])
+def test_too_little_for_the_folds_is_said(sample_table, split, cv):
+    with pytest.raises(MarketDataError, match=f"cv={cv} folds with split={split} need"):
+        evaluation.make_folds(sample_table.head(30), split=split, cv=cv)
+
+
+def test_a_shallow_forest_is_told_from_a_good_one_by_log_r2():
+    y = np.array([0.001, 0.01, 0.1, 5.0])
+    flat = np.array([0.05, 0.05, 0.05, 5.0])
+    assert evaluation.log_r2(y, y) == 1
+    assert evaluation.log_r2(y, flat) < 0.8
+    assert evaluation.final_metrics(y, flat, quantile=1.0)["test_r2"] > 0.99
+
+
+def test_metrics_without_a_high_row_are_zero_and_finite():
+    y = np.array([0.1, 0.2, 0.3])
+    metrics = evaluation.final_metrics(y, y, quantile=0.0)
+    assert metrics["high_f1"] == 0
+    assert metrics["interval_coverage"] == 1
+    assert np.isfinite(list(metrics.values())).all()
+
+
+def test_the_formula_is_exact_where_it_is_the_target(sample_table):
+    train, test = sample_table[:600], sample_table[600:]
+    metrics = evaluation.baseline_metrics(build_pipeline(random_state=0), train, test, n_jobs=1)
+    assert metrics["formula_test_r2"] == 1
+    assert metrics["mean_test_r2"] < 0 < metrics["baseline_test_r2"]
+
+
+def test_the_quantile_covers_nine_out_of_ten_unseen_rows(sample_table):
+    X, y = inputs_and_target(sample_table)
+    pipeline = build_pipeline(random_state=0).set_params(forest__n_estimators=20)
+    folds = evaluation.make_folds(sample_table, split="coin", cv=5)
+    quantile = evaluation.interval_quantile(pipeline, X, y, folds=folds, n_jobs=1)
+    inside = []
+    for train, test in folds:
+        y_pred = pipeline.fit(X[train], y[train]).predict(X[test])
+        inside.extend(evaluation.log_residuals(y[test], y_pred) <= quantile)
+    assert np.mean(inside) == pytest.approx(0.9, abs=0.002)

@@ -1,0 +1,175 @@
+"""The search against GridSearchCV, bit by bit, and what happens when processes die."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+
+import numpy as np
+import pytest
+from sklearn.model_selection import GridSearchCV, KFold
+
+from liquidity.features import inputs_and_target
+from liquidity.pipeline import build_pipeline
+from liquidity.search import (
+    best_trial,
+    candidates,
+    cv_results,
+    local_executor,
+    ranks,
+    search,
+    search_key,
+)
+
+GRID = {"n_estimators": [4, 8, 12], "max_depth": [None, 2, 5], "min_samples_split": [2, 5, 10]}
+
+
+@pytest.fixture(scope="module")
+def data(sample_table):
+    return inputs_and_target(sample_table.head(250))
+
+
+@pytest.fixture
+def executor():
+    with ThreadPoolExecutor(2) as threads:
+        yield threads
+
+
+def run(data, executor, grid=GRID, *, on_trial=lambda trial: None, finished=(), folds=None):
+    X, y = data
+    return search(
+        build_pipeline(random_state=42),
+        X,
+        y,
+        param_grid=grid,
+        folds=folds or list(KFold(5).split(X)),
+        executor=executor,
+        on_trial=on_trial,
+        finished=finished,
+    )
+
+
+def assert_equals_grid_search(trials, grid, X, y):
+    plain = GridSearchCV(
+        build_pipeline(random_state=42),
+        {f"forest__{name}": values for name, values in grid.items()},
+        cv=5,
+        scoring="r2",
+    ).fit(X, y)
+    results = cv_results(trials)
+    for name in results.keys() - {"params"}:
+        assert np.array_equal(results[name], plain.cv_results_[name]), name
+    assert {f"forest__{k}": v for k, v in best_trial(trials).params.items()} == plain.best_params_
+    assert best_trial(trials).r2 == plain.best_score_
+
+
+@pytest.mark.parametrize(
+    "grid",
+    [
+        GRID,
+        {"n_estimators": [5], "max_depth": [3], "min_samples_split": [2]},
+        {"n_estimators": [9, 3, 6], "max_depth": [7, None], "min_samples_split": [5, 2]},
+        # Too shallow for min_samples_split to matter: every pair ties.
+        {"n_estimators": [3, 6], "max_depth": [1], "min_samples_split": [2, 3]},
+    ],
+    ids=["27 points", "one candidate", "unsorted", "ties"],
+)
+def test_all_scores_equal_plain_grid_search_to_the_last_bit(data, executor, grid):
+    assert_equals_grid_search(run(data, executor, grid), grid, *data)
+
+
+def test_a_constant_target_scores_finite_and_equal(data, executor):
+    X, _ = data
+    y = np.full(len(X), 0.25)
+    grid = GRID | {"max_depth": [None]}
+    assert_equals_grid_search(run((X, y), executor, grid), grid, X, y)
+
+
+def test_worker_processes_score_the_same_bits(data, executor):
+    grid = GRID | {"max_depth": [None]}
+    with local_executor(2) as processes:
+        assert [t.fold_scores for t in run(data, processes, grid)] == [
+            t.fold_scores for t in run(data, executor, grid)
+        ]
+
+
+def test_ties_rank_as_in_grid_search(data, executor):
+    grid = {"n_estimators": [3], "max_depth": [1], "min_samples_split": [2, 3]}
+    trials = run(data, executor, grid)
+    assert ranks(trials) == [1, 1]
+    assert best_trial(trials).params["min_samples_split"] == 2
+
+
+def test_every_trial_is_announced_once_in_the_calling_thread(data, executor):
+    announced = []
+    trials = run(data, executor, on_trial=announced.append)
+    assert len(announced) == 27
+    assert {trial.key for trial in announced} == {trial.key for trial in trials}
+    assert [trial.params for trial in trials] == candidates(GRID)
+
+
+def test_finished_trials_are_taken_over_and_only_the_rest_is_fitted(data, executor):
+    complete = run(data, executor)
+    finished = [trial for trial in complete if trial.params != {
+        "n_estimators": 8, "max_depth": 2, "min_samples_split": 5}]  # fmt: skip
+    announced = []
+    resumed = run(data, executor, finished=finished, on_trial=announced.append)
+    assert len(announced) == 1, "a part of a shared forest was missing"
+    assert [t.fold_scores for t in resumed] == [t.fold_scores for t in complete]
+
+
+def test_fit_seconds_are_shared_out_by_trees(data, executor):
+    grid = {"n_estimators": [5, 10], "max_depth": [3], "min_samples_split": [2]}
+    small, large = run(data, executor, grid)
+    assert 0 < small.fit_seconds == pytest.approx(large.fit_seconds / 2)
+
+
+def test_the_key_knows_all_that_scores_depend_on(data):
+    X, y = data
+    folds = list(KFold(5).split(X))
+    pipeline = build_pipeline(random_state=42)
+    key = search_key(pipeline, X, y, folds=folds)
+    assert key == search_key(build_pipeline(random_state=42), X.copy(), y.copy(), folds=folds)
+    changed_X, changed_y = X.copy(), y.copy()
+    changed_X[-1, 0] += 1
+    changed_y[-1] += 1
+    others = {
+        search_key(pipeline, changed_X, y, folds=folds),
+        search_key(pipeline, X, changed_y, folds=folds),
+        search_key(pipeline, X, y, folds=list(KFold(4).split(X))),
+        search_key(build_pipeline(random_state=43), X, y, folds=folds),
+    }
+    assert len(others | {key}) == 5
+    searched = pipeline.set_params(forest__n_estimators=7, forest__max_depth=3)
+    assert search_key(searched, X, y, folds=folds) == key
+
+
+def test_a_killed_worker_is_an_error_and_not_a_hang(data):
+    def kill_one(trial):
+        os.kill(next(iter(processes._processes)), signal.SIGKILL)
+
+    with pytest.raises(BrokenProcessPool), local_executor(1) as processes:
+        run(data, processes, on_trial=kill_one)
+
+
+def test_workers_end_with_a_killed_parent():
+    """They would hold its stdout open, and whoever reads that would wait for ever."""
+    code = (
+        "import time; from liquidity.search import local_executor\n"
+        "with local_executor(2) as executor:\n"
+        "    print(*executor.map(abs, [1, 2]), flush=True)\n"
+        "    time.sleep(60)"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    assert parent.stdout.readline() == b"1 2\n"
+    parent.kill()
+    started = time.monotonic()
+    parent.stdout.read()  # returns when the last holder of the pipe is gone
+    parent.wait()
+    parent.stdout.close()
+    assert time.monotonic() - started < 10

@@ -1,0 +1,217 @@
+"""Runs in a real store: what is written, what a crash leaves, what is taken over."""
+
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import mlflow
+import pytest
+from conftest import PROJECT
+
+from liquidity import tracking
+from liquidity.search import Trial
+
+TAGS = {tracking.SEARCH_KEY: "abc"}
+
+
+def trial(trees=10, scores=(0.5, 0.7), seconds=0.25):
+    params = {"max_depth": None, "min_samples_split": 2, "n_estimators": trees}
+    return Trial(params, scores, seconds)
+
+
+def parent(**tags):
+    return tracking.parent_run(experiment="e", params={"cv": 2}, tags=TAGS | tags)
+
+
+def interrupted(*trials):
+    """A parent run that logs the trials and then fails."""
+    try:
+        with parent() as run:
+            for each in trials:
+                tracking.log_trial(run, each)
+            raise OSError("stop")
+    except OSError:
+        return run
+
+
+def runs(store, condition=""):
+    experiments = [e.experiment_id for e in store.search_experiments()]
+    return store.search_runs(experiments, condition)
+
+
+def children(store):
+    return runs(store, "tags.mlflow.parentRunId != ''")
+
+
+def dead_process_tag():
+    """The tag of a process that has ended."""
+    code = "from liquidity.tracking import process_tag; print(process_tag())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PROJECT
+    )
+    return done.stdout.strip()
+
+
+def test_a_trial_is_a_finished_child_with_the_contracts_names(store):
+    with parent() as run:
+        tracking.log_trial(run, trial())
+        (child,) = children(store)
+        assert child.info.status == "FINISHED", "while the parent still runs"
+        tracking.log_ranks(run, [trial()])
+    (child,) = children(store)
+    assert child.data.params == {
+        "max_depth": "None", "min_samples_split": "2", "n_estimators": "10"
+    }  # fmt: skip
+    assert child.data.metrics == {
+        "r2": 0.6, "r2_std": pytest.approx(0.1), "r2_fold_1": 0.5, "r2_fold_2": 0.7,
+        "fit_seconds": 0.25, "rank": 1,
+    }  # fmt: skip
+    assert child.data.tags["mlflow.parentRunId"] == run.info.run_id
+    assert child.data.tags["mlflow.user"]
+    assert child.info.end_time - child.info.start_time == 250
+
+
+def test_a_clock_that_steps_back_gives_no_negative_duration(store, monkeypatch):
+    with parent() as run:
+        monkeypatch.setattr(tracking, "_now", lambda: run.info.start_time - 3_600_000)
+        tracking.log_trial(run, trial())
+        monkeypatch.setattr(time, "time", lambda: run.info.start_time / 1000 - 3600)
+    for each in runs(store):
+        assert each.info.end_time >= each.info.start_time
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(None, "FINISHED"), (KeyboardInterrupt, "KILLED"), (OSError, "FAILED")]
+)
+def test_the_parent_always_ends(store, error, status):
+    try:
+        with parent() as run:
+            if error:
+                raise error
+    except (KeyboardInterrupt, OSError):
+        pass
+    assert store.get_run(run.info.run_id).info.status == status
+
+
+def test_params_that_mlflow_run_has_logged_are_left_alone(store, monkeypatch):
+    experiment = store.create_experiment("other")
+    made = store.create_run(experiment)
+    store.log_param(made.info.run_id, "cv", "'2.0'")
+    monkeypatch.setenv("MLFLOW_RUN_ID", made.info.run_id)
+    with parent() as run:
+        mlflow.log_metric("x", 1)
+    assert run.info.run_id == made.info.run_id
+    assert store.get_run(made.info.run_id).data.params == {"cv": "'2.0'"}
+
+
+def test_doubles_come_back_with_every_bit(store):
+    scores = (0.1 + 0.2, math.pi * 1e-300)
+    interrupted(trial(scores=scores))
+    (found,) = tracking.finished_trials("abc", folds=2).values()
+    assert found == trial(scores=scores)
+
+
+def test_trials_of_unfinished_parents_are_found_and_of_finished_ones_not(store):
+    failed = interrupted(trial(10), trial(20))
+    tags = {"mlflow.parentRunId": failed.info.run_id}
+    half = store.create_run(failed.info.experiment_id, tags=tags)
+    store.log_metric(half.info.run_id, "r2_fold_1", 0.5)
+    with parent() as run:
+        tracking.log_trial(run, trial(30))
+    found = tracking.finished_trials("abc", folds=2)
+    assert sorted(t.params["n_estimators"] for t in found.values()) == [10, 20]
+    assert not tracking.finished_trials("abc", folds=3), "a fold is missing"
+    assert not tracking.finished_trials("other", folds=2)
+
+
+def test_runs_of_a_dead_process_are_closed(store):
+    dead = {tracking.PROCESS: dead_process_tag()}
+    experiment = store.create_experiment("e")
+    lost = store.create_run(experiment, tags=TAGS | dead)
+    child = store.create_run(experiment, tags=dead | {"mlflow.parentRunId": lost.info.run_id})
+    assert tracking.close_dead_runs("abc") == [
+        f"Run {lost.info.run_id} was killed; it is FAILED now."
+    ]
+    for run in (lost, child):
+        assert store.get_run(run.info.run_id).info.status == "FAILED"
+
+
+def test_runs_of_a_killed_but_unreaped_process_are_closed(store):
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    tag = f"{socket.gethostname()}/{process.pid}/{tracking._started(process.pid)}"
+    run = store.create_run("0", tags=TAGS | {tracking.PROCESS: tag})
+    tracking.close_dead_runs("abc")
+    assert store.get_run(run.info.run_id).info.status == "RUNNING"
+    os.kill(process.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # dead, and a zombie until waited
+    tracking.close_dead_runs("abc")
+    assert store.get_run(run.info.run_id).info.status == "FAILED"
+    process.communicate()
+
+
+def test_a_reused_process_id_is_not_mistaken_for_the_dead_one(store):
+    host, pid, started = tracking.process_tag().rsplit("/", 2)
+    run = store.create_run("0", tags=TAGS | {tracking.PROCESS: f"{host}/{pid}/{int(started) - 1}"})
+    tracking.close_dead_runs("abc")
+    assert store.get_run(run.info.run_id).info.status == "FAILED"
+
+
+def test_a_living_training_of_the_same_search_is_named_and_left_alone(store):
+    tag = f"{socket.gethostname()}/{os.getppid()}/{tracking._started(os.getppid())}"
+    run = store.create_run("0", tags=TAGS | {tracking.PROCESS: tag})
+    assert tracking.close_dead_runs("abc") == [f"Run {run.info.run_id} is doing this search too."]
+    assert store.get_run(run.info.run_id).info.status == "RUNNING"
+
+
+@pytest.mark.parametrize(("hours", "status"), [(1, "RUNNING"), (25, "FAILED")])
+def test_a_run_of_another_machine_is_closed_after_a_day_of_silence(store, hours, status):
+    start = tracking._now() - hours * 3_600_000
+    tags = TAGS | {tracking.PROCESS: "elsewhere/1/1"}
+    run = store.create_run("0", start_time=start, tags=tags)
+    (note,) = tracking.close_dead_runs("abc")
+    assert run.info.run_id in note
+    assert store.get_run(run.info.run_id).info.status == status
+
+
+def test_other_peoples_runs_are_never_touched(store):
+    run = store.create_run("0", start_time=0)
+    assert tracking.close_dead_runs("abc") == []
+    assert store.get_run(run.info.run_id).info.status == "RUNNING"
+
+
+def test_a_search_of_more_trials_than_a_page_holds_is_found(store, monkeypatch):
+    monkeypatch.setattr(tracking, "PAGE", 2)
+    interrupted(*(trial(trees) for trees in range(1, 6)))
+    assert len(tracking.finished_trials("abc", folds=2)) == 5
+
+
+@pytest.mark.parametrize(
+    "uri", ["http://127.0.0.1:9", "sqlite:////proc/no/mlflow.db", "sqlite:///{folder}", "odd://x"]
+)
+def test_a_store_that_cannot_be_used_is_named_within_seconds(store, monkeypatch, tmp_path, uri):
+    uri = uri.format(folder=tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    started = time.monotonic()
+    with pytest.raises(tracking.TrackingError) as caught:
+        tracking.check_store()
+    assert uri in str(caught.value)
+    assert "MLFLOW_TRACKING_URI" in str(caught.value)
+    assert time.monotonic() - started < 8
+
+
+def test_a_read_only_store_is_named(store, monkeypatch, tmp_path):
+    uri = f"sqlite:///file:{tmp_path}/mlflow.db?mode=ro&uri=true"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(tracking.TrackingError, match="readonly"):
+        tracking.check_store()
+
+
+def test_checking_leaves_the_environment_as_it_was(store, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "77")
+    before = dict(os.environ)
+    tracking.check_store()
+    assert dict(os.environ) == before
