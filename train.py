@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import signal
 import sys
 import tempfile
@@ -39,8 +40,7 @@ EXPERIMENT = "crypto-liquidity"
 def main(argv=None):
     """Run the job; returns the exit code: 0, 1 (failed), 2 (bad input) or 130 (stopped)."""
     args = parse_arguments(argv)
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    quieten_mlflow()
     try:
         with stop_signals():
             train(args, Console())
@@ -207,19 +207,28 @@ def print_summary(console, trials, metrics, version, decision):
     console.print("\n".join(lines), highlight=False, soft_wrap=True)
 
 
+def quieten_mlflow():
+    """Keep MLflow's migrations and a link per trial out of the progress bar's way."""
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+
+
 @contextmanager
 def stop_signals():
     """Ctrl-C and SIGTERM end the job the same way, and the second one does not cut its end off:
     `mlflow run` sends SIGTERM a quarter of a second after Ctrl-C.
     """
 
-    def stop(number, frame):
-        for each in handled:
-            signal.signal(each, signal.SIG_IGN)
-        raise KeyboardInterrupt
+    stopped = False
 
-    handled = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, stop) for number in handled}
+    def stop(number, frame):
+        nonlocal stopped
+        if not stopped:
+            stopped = True
+            raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:

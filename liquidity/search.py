@@ -7,12 +7,14 @@ every smaller one is scored from cumulated tree predictions, with the bits that 
 
 import hashlib
 import os
+import signal
 import threading
 import time
 from collections import defaultdict
 from concurrent.futures import as_completed
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import active_children
 
 import numpy as np
 import sklearn
@@ -160,15 +162,21 @@ def search_key(pipeline, X, y, *, folds):
 @contextmanager
 def local_executor(n_jobs):
     """`n_jobs` worker processes (-1: one per core) that end with this one, however it ends."""
+    others = set(active_children())
     executor = ProcessPoolExecutor(
         max_workers=effective_n_jobs(n_jobs), initializer=_exit_with, initargs=(os.getpid(),)
     )
     try:
         yield executor
     except BaseException:
-        executor.shutdown(wait=False, kill_workers=True)
+        # The executor would wait for its running tasks; its own way to kill them fails with
+        # tasks pending.
+        for worker in set(active_children()) - others:
+            with suppress(ProcessLookupError):
+                os.kill(worker.pid, signal.SIGKILL)
         raise
-    executor.shutdown()
+    finally:
+        executor.shutdown()
 
 
 def _exit_with(parent):

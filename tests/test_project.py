@@ -1,0 +1,68 @@
+"""The project's own files agree with each other."""
+
+import hashlib
+import re
+import subprocess
+import sys
+
+import yaml
+from conftest import PROJECT, SAMPLE
+
+import train
+from liquidity import registry
+from liquidity.market import read_market
+
+
+def test_mlproject_has_the_jobs_options_with_their_defaults():
+    entry = yaml.safe_load((PROJECT / "MLproject").read_text())["entry_points"]["main"]
+    defaults = train.parse_arguments([]).logged
+    assert entry["parameters"].keys() == defaults.keys()
+    for name, parameter in entry["parameters"].items():
+        assert str(parameter["default"]) == str(defaults[name]), name
+        assert f"--{name.replace('_', '-')} {{{name}}}" in entry["command"]
+
+
+def test_a_changed_requirements_file_is_a_new_conda_environment():
+    digest = hashlib.sha256((PROJECT / "requirements.txt").read_bytes()).hexdigest()
+    first = (PROJECT / "conda.yaml").read_text().splitlines()[0]
+    assert first.endswith(digest), "run `make pins`"
+
+
+def test_every_requirement_is_pinned_exactly():
+    for name in ("requirements.txt", "requirements-dev.txt"):
+        for line in (PROJECT / name).read_text().splitlines():
+            assert re.fullmatch(r"[\w\[\]-]+==[\w.]+|-r requirements.txt", line), line
+
+
+def test_the_models_packages_are_installed_and_pinned_with_the_model():
+    pins = (PROJECT / "requirements.txt").read_text()
+    for package in registry.REQUIREMENTS:
+        assert re.search(rf"^{package.removesuffix('-skinny')}==", pins, re.MULTILINE), package
+
+
+def test_the_sample_is_what_its_program_writes(tmp_path):
+    program = PROJECT / "data/make_sample.py"
+    subprocess.run([sys.executable, program, tmp_path / "sample.csv"], check=True)
+    assert (tmp_path / "sample.csv").read_bytes() == SAMPLE.read_bytes()
+
+
+def test_the_sample_is_shaped_like_the_real_market(sample_table):
+    """Medians, tails and correlations of the two published snapshots, within sampling error."""
+    frame, cleaning = read_market(SAMPLE)
+    assert (cleaning.rows_read, frame["coin"].nunique(), frame["date"].nunique()) == (1200, 300, 4)
+    assert frame["coin"].str.startswith("Synthetic").all()
+    real = {
+        "price": (0.194, 1.095, 7.23),
+        "24h_volume": (1.77e6, 8.34e6, 4.00e7),
+        "mkt_cap": (1.16e8, 2.12e8, 5.95e8),
+        "liquidity": (0.0088, 0.0338, 0.0883),
+    }
+    for name, quartiles in real.items():
+        measured = sample_table.assign(price=frame["price"])[name].quantile([0.25, 0.5, 0.75])
+        for got, expected in zip(measured, quartiles, strict=True):
+            assert 0.6 < got / expected < 1.5, name
+    logs = sample_table[["24h_volume", "mkt_cap", "price"]].map(lambda v: max(v, 1e-12))
+    correlation = logs.apply(lambda column: column.map(__import__("math").log10)).corr()
+    assert abs(correlation.loc["24h_volume", "mkt_cap"] - 0.53) < 0.1
+    assert abs(correlation.loc["24h_volume", "price"] - 0.14) < 0.1
+    assert abs(correlation.loc["mkt_cap", "price"] - 0.18) < 0.1

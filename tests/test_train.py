@@ -1,0 +1,402 @@
+"""The job as its user runs it: whole runs, bad input, and every way to stop it."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import PROJECT, SAMPLE
+
+import train
+
+SMALL = ["--data", str(SAMPLE), "--n-estimators", "3,6", "--max-depth", "none,4"]
+SMALL += ["--min-samples-split", "2", "--cv", "3"]
+# About ten seconds of search, to be interrupted.
+LONG = ["--data", str(SAMPLE), "--n-estimators", "20,40", "--min-samples-split", "2,3,4,5,6,7"]
+METRICS = {
+    "best_r2", "test_r2", "test_log_r2", "test_rmse", "test_mae", "baseline_test_r2",
+    "formula_test_r2", "mean_test_r2", "interval_coverage", "high_precision", "high_recall",
+    "high_f1", "trials", "rows_read", "rows_used",
+}  # fmt: skip
+
+
+def all_runs(store):
+    return store.search_runs([e.experiment_id for e in store.search_experiments()])
+
+
+def parents(store):
+    return [run for run in all_runs(store) if "mlflow.parentRunId" not in run.data.tags]
+
+
+def children(store, parent):
+    condition = f"tags.mlflow.parentRunId = '{parent.info.run_id}'"
+    return store.search_runs([parent.info.experiment_id], condition)
+
+
+def scores(store, parent):
+    """Every trial's params and scores, without what differs from run to run."""
+    return {
+        tuple(sorted(child.data.params.items())): {
+            name: value for name, value in child.data.metrics.items() if name != "fit_seconds"
+        }
+        for child in children(store, parent)
+    }
+
+
+def start(*args):
+    return subprocess.Popen(
+        [sys.executable, PROJECT / "train.py", *args],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for_trials(store, count):
+    """The parent run, once it has `count` finished trials."""
+    for _ in range(600):
+        for parent in parents(store):
+            done = [c for c in children(store, parent) if c.info.status == "FINISHED"]
+            if parent.info.status == "RUNNING" and len(done) >= count:
+                return parent
+        time.sleep(0.05)
+    raise AssertionError("no trial appeared within half a minute")
+
+
+@pytest.fixture(scope="module")
+def complete(tmp_path_factory, empty_store):
+    """One small run through the whole job, to be looked at: `(client, parent run)`."""
+    folder = tmp_path_factory.mktemp("complete")
+    shutil.copy(empty_store, folder / "mlflow.db")
+    uri = f"sqlite:///{folder}/mlflow.db"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MLFLOW_TRACKING_URI", uri)
+        patch.setenv("MLFLOW_EXPERIMENT_ID", "")  # put back when the job has set it
+        patch.delenv("MLFLOW_EXPERIMENT_ID")
+        assert train.main(SMALL) == 0
+    client = mlflow.MlflowClient(uri)
+    (parent,) = parents(client)
+    return client, parent
+
+
+def test_a_run_holds_all_that_the_contract_names(complete):
+    client, parent = complete
+    assert parent.info.status == "FINISHED"
+    assert parent.data.metrics.keys() >= METRICS
+    assert all(np.isfinite(value) for value in parent.data.metrics.values())
+    assert parent.data.metrics["trials"] == 4
+    assert parent.data.metrics["rows_read"] == 1200
+    assert parent.data.params["n_estimators"] == "3,6"
+    assert parent.data.tags.keys() >= {"search_key", "data_digest", "scikit_learn_version"}
+    assert [i.tags[0].value for i in parent.inputs.dataset_inputs] == ["training", "test"]
+    names = {item.path for item in client.list_artifacts(parent.info.run_id)}
+    assert names == {"cleaned_data.csv", "cleaning.json", "figures", "trials.csv"}
+    assert len(client.list_artifacts(parent.info.run_id, "figures")) == 7
+
+
+def test_every_trial_is_a_complete_child(complete):
+    client, parent = complete
+    found = children(client, parent)
+    assert len(found) == 4
+    for child in found:
+        assert child.info.status == "FINISHED"
+        assert child.data.params.keys() == {"n_estimators", "max_depth", "min_samples_split"}
+        assert child.data.metrics.keys() == {
+            "r2", "r2_std", "r2_fold_1", "r2_fold_2", "r2_fold_3", "rank", "fit_seconds"
+        }  # fmt: skip
+    assert max(c.data.metrics["r2"] for c in found) == parent.data.metrics["best_r2"]
+
+
+def test_the_cleaned_table_goes_with_the_run(complete):
+    client, parent = complete
+    table = pd.read_csv(client.download_artifacts(parent.info.run_id, "cleaned_data.csv"))
+    assert list(table) == [
+        "date", "coin", "24h_volume", "mkt_cap", "1h", "price",
+        "liquidity", "liquidity_level", "set",
+    ]  # fmt: skip
+    assert len(table) == parent.data.metrics["rows_used"]
+    sides = table.groupby("coin")["set"].nunique()
+    assert (sides == 1).all(), "a coin stands on both sides"
+
+
+def test_the_champion_loads_and_scores(complete):
+    client, _ = complete
+    version = client.get_model_version_by_alias("crypto-liquidity", "champion")
+    model = mlflow.pyfunc.load_model(
+        client.get_model_version_download_uri(version.name, version.version)
+    )
+    row = pd.DataFrame([{"24h_volume": 1e7, "mkt_cap": 1e8, "1h": 0.01, "price": 1.0}])
+    assert model.predict(row)["level"][0] in ("High", "Low")
+
+
+def test_the_summary_says_what_was_found_and_what_to_do(store, capsys):
+    assert train.main(SMALL) == 0
+    text = capsys.readouterr().out
+    for part in (
+        "Trials 4/4", "The best of 4 trials", "volume / cap", "untuned forest",
+        "Registered crypto-liquidity version 1 as champion: there was no champion.",
+        "mlflow ui --port 5001",
+    ):  # fmt: skip
+        assert part in text
+
+
+def test_a_repeat_of_a_finished_run_fits_afresh(store, complete):
+    assert train.main(SMALL) == 0
+    assert train.main(SMALL) == 0
+    for repeat in parents(store):
+        assert scores(store, repeat) == scores(*complete)
+        assert not any("resumed_from" in child.data.tags for child in children(store, repeat))
+
+
+@pytest.mark.parametrize("split", ["random", "date"])
+def test_the_other_splits_train_too(store, split):
+    assert train.main([*SMALL, "--split", split]) == 0
+    assert parents(store)[0].data.metrics["rows_used"] == 1192
+
+
+def test_trimming_is_counted(store):
+    assert train.main([*SMALL, "--outliers", "iqr"]) == 0
+    (parent,) = parents(store)
+    cleaning = mlflow.artifacts.load_dict(f"{parent.info.artifact_uri}/cleaning.json")
+    assert cleaning["dropped"]["outlier"] > 100
+    assert cleaning["rows_used"] == parent.data.metrics["rows_used"]
+
+
+def test_the_reference_results_come_out_to_the_last_digit(store, real_data):
+    data = str(real_data / "seed/data_with_liquidity.csv")
+    assert train.main(["--data", data, "--split", "random"]) == 0
+    (parent,) = parents(store)
+    metrics, params = parent.data.metrics, parent.data.params
+    assert metrics["trials"] == len(children(store, parent)) == 27
+    assert metrics["best_r2"] == pytest.approx(0.9606031159732608, abs=1e-12)
+    assert metrics["test_r2"] == pytest.approx(0.9677326294195632, abs=1e-12)
+    winner = {name: params[f"best_{name}"] for name in ("max_depth", "min_samples_split")}
+    assert winner == {"max_depth": "None", "min_samples_split": "2"}
+    assert params["best_n_estimators"] == "200"
+
+
+BAD_ARGUMENTS = [
+    (["--split", "time"], "--split: invalid choice: 'time'"),
+    (["--promote", "maybe"], "--promote: invalid choice: 'maybe'"),
+    (["--outliers", "some"], "--outliers: invalid choice"),
+    (["--test-size", "0"], "--test-size: expected a share between 0 and 1, got '0'"),
+    (["--test-size", "1.5"], "--test-size: expected a share"),
+    (["--test-size", "nan"], "--test-size: expected a share"),
+    (["--test-size", "x"], "--test-size: expected a share"),
+    (["--cv", "1"], "--cv: expected a whole number >= 2, got '1'"),
+    (["--cv", "2.5"], "--cv: expected a whole number"),
+    (["--n-jobs", "0"], "--n-jobs: expected -1 or a whole number >= 1"),
+    (["--random-state", "-1"], "--random-state: expected"),
+    (["--n-estimators", "0"], "n_estimators: expected whole numbers >= 1"),
+    (["--n-estimators=-3"], "n_estimators: expected whole numbers >= 1"),
+    (["--max-depth", "abc"], "max_depth: expected whole numbers >= 1 or none"),
+    (["--min-samples-split", ""], "min_samples_split: expected whole numbers >= 2"),
+    (["--n-estimators", "5,5"], "n_estimators: '5' stands there twice"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD_ARGUMENTS)
+def test_a_wrong_argument_is_one_sentence_and_no_run(store, capsys, arguments, message):
+    with pytest.raises(SystemExit) as caught:
+        train.main(arguments)
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1
+    assert not all_runs(store)
+
+
+BAD_DATA = [
+    ("nothing.csv", None, [], "no such file"),
+    ("folder", None, [], "holds no snapshot"),
+    ("empty.csv", "", [], "cannot be read as CSV"),
+    ("header.csv", "{header}", [], "a header but no rows"),
+    ("column.csv", "coin,date\na,2022-03-16\n", [], "column mkt_cap: missing"),
+    ("text.csv", "{header}a,2022-03-16,x,1,1,0\n", [], "column price: expected a number"),
+    ("infinite.csv", "{header}a,2022-03-16,inf,1,1,0\n", [], "column price: expected a finite"),
+    ("cap.csv", "{header}a,2022-03-16,1,1,-1,0\n", [], "column mkt_cap: expected a number >= 0"),
+    ("volume.csv", "{header}a,2022-03-16,1,-1,1,0\n", [], "column 24h_volume: expected"),
+    ("dropped.csv", "{header}a,2022-03-16,1,1,0,0\n", [], "1 mkt_cap 0"),
+    ("few.csv", "{rows}", ["--split", "random"], "cv=5 folds with split=random need"),
+    ("coins.csv", "{rows}", ["--cv", "6"], "cv=6 folds with split=coin need at least 6 coins"),
+    ("date.csv", "{rows}", ["--split", "date"], "split=date needs at least 3 dates"),
+    ("no.parquet", "coin,date", [], "cannot be read as Parquet"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "more", "message"), BAD_DATA)
+def test_bad_data_is_exit_2_and_no_run(store, tmp_path, capsys, name, content, more, message):
+    header = "coin,date,price,24h_volume,mkt_cap,1h\n"
+    rows = header + "".join(f"coin {n},2022-03-16,1,1,{n + 1},0\n" for n in range(6))
+    (tmp_path / "folder").mkdir()
+    if content is not None:
+        (tmp_path / name).write_text(content.format(header=header, rows=rows))
+    assert train.main(["--data", name, *more]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert not all_runs(store)
+
+
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "sqlite:////proc/no/mlflow.db"])
+def test_a_store_that_cannot_be_used_is_exit_2(store, monkeypatch, capsys, uri):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert train.main(SMALL) == 2
+    assert uri in capsys.readouterr().err
+
+
+def test_a_failure_on_the_way_marks_the_run_failed_and_registers_nothing(
+    store, monkeypatch, capsys
+):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(mlflow, "log_figure", full)
+    assert train.main(SMALL) == 1
+    assert "No space left on device" in capsys.readouterr().err
+    assert [parent.info.status for parent in parents(store)] == ["FAILED"]
+    assert not store.search_registered_models()
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopping_keeps_finished_trials_and_kills_the_run(store, number):
+    job = start(*LONG)
+    parent = wait_for_trials(store, 2)
+    os.killpg(job.pid, number)  # the whole group, as a terminal's Ctrl-C does
+    os.killpg(job.pid, signal.SIGTERM)  # and a second one, as `mlflow run` sends
+    output, _ = job.communicate(timeout=30)
+    assert job.returncode == 130, output
+    assert output.splitlines()[-1] == "train.py: stopped; the same command goes on from here."
+    assert "Traceback" not in output
+    assert store.get_run(parent.info.run_id).info.status == "KILLED"
+    statuses = {child.info.status for child in children(store, parent)}
+    assert statuses <= {"FINISHED", "KILLED"}
+    assert not store.search_registered_models()
+
+
+def test_a_killed_search_resumes_and_equals_an_uninterrupted_one(store):
+    job = start(*LONG)
+    killed = wait_for_trials(store, 3)
+    job.kill()
+    job.communicate(timeout=30)  # ends only when the workers are gone as well
+    kept = scores(store, killed).keys()
+    assert store.get_run(killed.info.run_id).info.status == "RUNNING"
+
+    again = start(*LONG)
+    output, _ = again.communicate(timeout=120)
+    assert again.returncode == 0, output
+    assert f"Run {killed.info.run_id} was killed; it is FAILED now." in output
+    assert store.get_run(killed.info.run_id).info.status == "FAILED"
+    resumed = next(p for p in parents(store) if p.info.run_id != killed.info.run_id)
+    taken = [c for c in children(store, resumed) if "resumed_from" in c.data.tags]
+    assert 3 <= len(taken) <= len(kept)
+
+    assert train.main([*LONG, "--resume", "never"]) == 0
+    whole = next(p for p in parents(store) if p.info.run_id not in
+                 (killed.info.run_id, resumed.info.run_id))  # fmt: skip
+    assert scores(store, resumed) == scores(store, whole)
+    assert len(scores(store, whole)) == 36
+    for name in ("best_r2", "test_r2", "interval_coverage"):
+        assert resumed.data.metrics[name] == whole.data.metrics[name]
+    assert not [run for run in all_runs(store) if run.info.status == "RUNNING"]
+
+
+def test_a_larger_grid_takes_over_what_a_smaller_one_finished(store, monkeypatch):
+    def stop(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "log_search", stop)
+        assert train.main(SMALL) == 130
+    larger = [*SMALL[:3], "3,6,9", *SMALL[4:]]
+    assert train.main(larger) == 0
+    finished = next(p for p in parents(store) if p.info.status == "FINISHED")
+    taken = [c for c in children(store, finished) if "resumed_from" in c.data.tags]
+    assert (len(taken), len(children(store, finished))) == (4, 6)
+
+
+def test_a_search_killed_after_its_last_trial_has_nothing_left_to_fit(store, monkeypatch):
+    def stop(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "log_search", stop)
+        assert train.main(SMALL) == 130
+    assert train.main(SMALL) == 0
+    finished = next(p for p in parents(store) if p.info.status == "FINISHED")
+    assert all("resumed_from" in child.data.tags for child in children(store, finished))
+
+
+@pytest.fixture
+def tracking_server(store, tmp_path, free_port, monkeypatch):
+    """A real `mlflow server` over the test's store, and the environment that points there."""
+    command = [sys.executable, "-m", "mlflow", "server", "--port", str(free_port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{tmp_path}/mlflow.db"]
+    with (tmp_path / "server.log").open("w") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    uri = f"http://127.0.0.1:{free_port}"
+    try:
+        for _ in range(300):
+            try:
+                urllib.request.urlopen(f"{uri}/health", timeout=1).close()
+                break
+            except (urllib.error.URLError, OSError):
+                time.sleep(0.1)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        yield uri
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(20)
+
+
+def test_the_job_works_over_http(tracking_server):
+    job = start(*SMALL)
+    output, _ = job.communicate(timeout=120)
+    assert job.returncode == 0, output
+    store = mlflow.MlflowClient()
+    (parent,) = parents(store)
+    assert parent.data.metrics.keys() >= METRICS
+    assert len(children(store, parent)) == 4
+    assert store.get_model_version_by_alias("crypto-liquidity", "champion").version
+    assert "View run" not in output, "a line per trial in the middle of the bar"
+
+
+def mlflow_run(*settings):
+    """`mlflow run` of this project, with the python that runs the tests."""
+    command = [sys.executable, "-m", "mlflow", "run", str(PROJECT), "--env-manager", "local"]
+    for setting in settings:
+        command += ["-P", setting]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path}
+    return subprocess.run(command, capture_output=True, text=True, timeout=180, env=environment)
+
+
+def test_mlflow_run_runs_the_project(store):
+    done = mlflow_run(
+        "n_estimators=3,6", "max_depth=4", "min_samples_split=2", "cv=3.0", "test_size=0.30"
+    )
+    assert done.returncode == 0, done.stderr
+    (parent,) = parents(store)
+    assert parent.info.status == "FINISHED"
+    assert len(children(store, parent)) == 2
+    assert parent.data.params["test_size"] == "0.30"
+
+
+def test_mlflow_run_with_bad_input_fails_with_the_sentence(store):
+    done = mlflow_run("data=nothing here.csv")
+    assert done.returncode == 1
+    assert re.search(r"train.py: nothing here.csv: no such file", done.stderr)
+    assert [parent.info.status for parent in parents(store)] == ["FAILED"]
