@@ -3,6 +3,7 @@
 A forest with `random_state` r and 100 trees is the first 100 trees of the forest with the same r
 and 300 trees. So only the largest forest of each (max_depth, min_samples_split) is fitted, and
 every smaller one is scored from cumulated tree predictions, with the bits that GridSearchCV gets.
+No forest is ever held in memory: a tree is grown, asked and dropped.
 """
 
 import hashlib
@@ -23,6 +24,7 @@ from joblib.externals.loky import ProcessPoolExecutor
 from scipy.stats import rankdata
 from sklearn.metrics import r2_score
 from sklearn.model_selection import ParameterGrid
+from sklearn.tree import DecisionTreeRegressor
 
 from liquidity.pipeline import FOREST, with_forest_params
 
@@ -104,21 +106,42 @@ def search(pipeline, X, y, *, param_grid, folds, executor, on_trial, finished=()
 def fit_fold(pipeline, X, y, train, test, *, sizes):
     """Fit on `train` and score r2 on `test` for the forest's first `sizes` trees (ascending).
 
-    Returns `({size: r2}, seconds)`. The sums run in the order in which RandomForestRegressor
-    adds up its trees, so that not even the last bit differs.
+    Returns `({size: r2}, seconds of fitting)`. Sums and casts are those of
+    RandomForestRegressor.predict, in its order, so that not even the last bit differs.
     """
     started = time.perf_counter()
-    pipeline.fit(X[train], y[train])
-    seconds = time.perf_counter() - started
-    # What RandomForestRegressor.predict does before it asks its trees.
-    scaled = np.ascontiguousarray(pipeline[:-1].transform(X[test]), dtype=np.float32)
+    scaled = np.float32(pipeline[:-1].fit_transform(X[train], y[train]))
+    scaled_test = np.float32(pipeline[:-1].transform(X[test]))
     total = np.zeros(len(test))
-    scores = {}
-    for count, tree in enumerate(pipeline[-1].estimators_, 1):
-        total += tree.predict(scaled, check_input=False)
+    scores, scoring_seconds = {}, 0.0
+    for count, tree in enumerate(grow_trees(pipeline[-1], scaled, y[train]), 1):
+        grown = time.perf_counter()
+        total += tree.predict(scaled_test, check_input=False)
         if count in sizes:
             scores[count] = float(r2_score(y[test], total / count))
-    return scores, seconds
+        scoring_seconds += time.perf_counter() - grown
+    return scores, time.perf_counter() - started - scoring_seconds
+
+
+def grow_trees(forest, X, y):
+    """Yield the fitted trees of `forest.fit(X, y)` one after the other and keep none of them.
+
+    X is float32. The draws are RandomForestRegressor's: a seed per tree, and from it the
+    bootstrap sample. One tree in memory instead of a forest is what lets hundreds of thousands
+    of rows be searched; leaving out the checks that the forest repeats for every tree of the
+    same rows saves a quarter of the time on small data.
+    """
+    seeds = np.random.RandomState(forest.random_state)
+    params = {name: getattr(forest, name) for name in forest.estimator_params}
+    rows = len(X)
+    with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):
+        for _ in range(forest.n_estimators):
+            seed = seeds.randint(np.iinfo(np.int32).max)
+            drawn = np.random.RandomState(seed).randint(0, rows, rows)
+            tree = DecisionTreeRegressor(**params | {"random_state": seed})
+            yield tree.fit(
+                X, y, sample_weight=np.bincount(drawn, minlength=rows), check_input=False
+            )
 
 
 def cv_results(trials):
@@ -166,6 +189,7 @@ def local_executor(n_jobs):
     executor = ProcessPoolExecutor(
         max_workers=effective_n_jobs(n_jobs), initializer=_exit_with, initargs=(os.getpid(),)
     )
+    executor.submit(os.getpid)  # all workers start now and import while the caller prepares
     try:
         yield executor
     except BaseException:

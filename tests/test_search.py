@@ -10,6 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 import pytest
+from sklearn.ensemble import RandomForestRegressor
 from sklearn.model_selection import GridSearchCV, KFold
 
 from liquidity.features import inputs_and_target
@@ -18,6 +19,7 @@ from liquidity.search import (
     best_trial,
     candidates,
     cv_results,
+    grow_trees,
     local_executor,
     ranks,
     search,
@@ -86,6 +88,17 @@ def test_a_constant_target_scores_finite_and_equal(data, executor):
     y = np.full(len(X), 0.25)
     grid = GRID | {"max_depth": [None]}
     assert_equals_grid_search(run((X, y), executor, grid), grid, X, y)
+
+
+@pytest.mark.parametrize("params", [{}, {"max_depth": 3}, {"min_samples_split": 7}], ids=str)
+def test_the_grown_trees_are_those_of_the_fitted_forest(data, params):
+    X, y = data
+    scaled = np.float32(X)
+    forest = RandomForestRegressor(12, random_state=3, **params)
+    grown = list(grow_trees(forest, scaled, y))
+    for tree, fitted in zip(grown, forest.fit(scaled, y).estimators_, strict=True):
+        for array in ("feature", "threshold", "value", "children_left"):
+            assert np.array_equal(getattr(tree.tree_, array), getattr(fitted.tree_, array))
 
 
 def test_worker_processes_score_the_same_bits(data, executor):
