@@ -48,9 +48,10 @@ class LiquidityModel(PythonModel):
 
         Returns `(liquidity, lower, upper, in_range)`, each of shape (rows,).
         """
-        # StandardScaler's two operations and RandomForestRegressor's cast: the same bits.
-        scaled = ((X - self._mean) / self._scale).astype(np.float32)
-        liquidity = self._forest.run(None, {"X": scaled})[0][:, 0].astype(np.float64)
+        # StandardScaler's two operations and RandomForestRegressor's cast to single precision,
+        # then back: thresholds are compared and leaves summed in double, as scikit-learn does.
+        scaled = ((X - self._mean) / self._scale).astype(np.float32).astype(np.float64)
+        liquidity = self._forest.run(None, {"X": scaled})[0][:, 0]
         shifted = liquidity + self._epsilon
         # Rounding may push an end past the score when the interval has no width.
         lower = np.clip(shifted / self._factor - self._epsilon, 0, liquidity)
