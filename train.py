@@ -103,7 +103,7 @@ def train(args, console):
             model_uri, table, name=args.model_name, promote=args.promote, split=args.split
         )
         version = registry.register(model_uri, decision, name=args.model_name)
-    print_summary(console, trials, metrics, f"{args.model_name} version {version}", decision)
+    print_summary(console, trials, metrics, decision, name=args.model_name, version=version)
 
 
 def read_table(data, *, outliers):
@@ -133,7 +133,9 @@ def log_data(table, cleaning, *, source):
         mlflow.log_artifact(path)
     for name, context in (("train", "training"), ("test", "test")):
         rows = table.loc[table["set"] == name, ["date", "coin", *FEATURES, TARGET]]
-        dataset = mlflow.data.from_pandas(rows, LocalArtifactDatasetSource(source), targets=TARGET)
+        dataset = mlflow.data.from_pandas(
+            rows, LocalArtifactDatasetSource(source), targets=TARGET, name=Path(source).name
+        )
         mlflow.log_input(dataset, context=context)
 
 
@@ -186,13 +188,13 @@ def log_figures(figures):
         mlflow.log_figure(figure, f"figures/{name}")
 
 
-def print_summary(console, trials, metrics, version, decision):
+def print_summary(console, trials, metrics, decision, *, name, version):
     """The five best trials, the test figures beside the baselines, and what to do next."""
     top = Table(title=f"The best of {len(trials)} trials", title_justify="left")
-    for name in (*PARAM_GRID, "r2", "+/-"):
-        top.add_column(name, justify="right")
+    for column in (*PARAM_GRID, "r2", "+/-"):
+        top.add_column(column, justify="right")
     for trial in sorted(trials, key=lambda trial: -trial.r2)[:5]:
-        values = [str(trial.params[name]) for name in PARAM_GRID]
+        values = [str(trial.params[param]) for param in PARAM_GRID]
         top.add_row(*values, f"{trial.r2:.4f}", f"{trial.r2_std:.4f}")
     console.print(top)
     lines = [
@@ -200,9 +202,11 @@ def print_summary(console, trials, metrics, version, decision):
         f"  test r2 {metrics['baseline_test_r2']:8.4f}  untuned forest",
         f"  test r2 {metrics['formula_test_r2']:8.4f}  volume / cap",
         f"  test r2 {metrics['mean_test_r2']:8.4f}  mean of the training rows",
-        f"Registered {version} as {decision.role}: {decision.reason}.",
+        f"  the 90 % interval holds {metrics['interval_coverage']:.0%} of the test rows; "
+        f"High: precision {metrics['high_precision']:.2f}, recall {metrics['high_recall']:.2f}",
+        f"Registered {name} version {version} as {decision.role}: {decision.reason}.",
         "Look:   mlflow ui --port 5001",
-        "Serve:  python -m serve",
+        f"Serve:  mlflow models serve -m models:/{name}@champion --env-manager uv --port 8000",
     ]
     console.print("\n".join(lines), highlight=False, soft_wrap=True)
 

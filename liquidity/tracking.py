@@ -78,10 +78,10 @@ def log_trial(parent, trial, *, resumed_from=None):
     client = mlflow.MlflowClient()
     end = _now()
     start = end - int(1000 * trial.fit_seconds)
-    name = " ".join(f"{key}={value}" for key, value in trial.params.items())
+    name = "{n_estimators} trees, depth {max_depth}, split {min_samples_split}"
     tags = {
         MLFLOW_PARENT_RUN_ID: parent.info.run_id,
-        MLFLOW_RUN_NAME: name,
+        MLFLOW_RUN_NAME: name.format(**trial.params),
         PROCESS: process_tag(),
         **{k: v for k, v in parent.data.tags.items() if k in ("mlflow.user", "mlflow.source.name")},
         **({RESUMED_FROM: resumed_from} if resumed_from else {}),

@@ -5,16 +5,22 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
+import urllib.request
 from pathlib import Path
 
 import mlflow
 import pytest
 
+import train
 from liquidity.features import build_table
 from liquidity.market import read_market
 
 PROJECT = Path(__file__).parents[1]
 SAMPLE = PROJECT / "data/sample.csv"
+# A whole job in four seconds.
+SMALL = ["--data", str(SAMPLE), "--n-estimators", "3,6", "--max-depth", "none,4"]
+SMALL += ["--min-samples-split", "2", "--cv", "3"]
 REAL_DATA = Path(os.environ.get("LIQUIDITY_REAL_DATA", PROJECT / "../shared/data"))
 
 
@@ -68,6 +74,47 @@ def write_csv(tmp_path):
         return path
 
     return write
+
+
+def wait_for_http(url):
+    """Return once `url` answers; fails after half a minute."""
+    for _ in range(300):
+        try:
+            urllib.request.urlopen(url, timeout=1).close()
+            return
+        except OSError:
+            time.sleep(0.1)
+    raise AssertionError(f"{url} did not answer within half a minute")
+
+
+def all_runs(store):
+    return store.search_runs([e.experiment_id for e in store.search_experiments()])
+
+
+def parents(store):
+    return [run for run in all_runs(store) if "mlflow.parentRunId" not in run.data.tags]
+
+
+def children(store, parent):
+    condition = f"tags.mlflow.parentRunId = '{parent.info.run_id}'"
+    return store.search_runs([parent.info.experiment_id], condition)
+
+
+@pytest.fixture(scope="session")
+def complete(tmp_path_factory, empty_store):
+    """One small run through the whole job, to be looked at: `(client, parent run)`."""
+    folder = tmp_path_factory.mktemp("complete")
+    shutil.copy(empty_store, folder / "mlflow.db")
+    uri = f"sqlite:///{folder}/mlflow.db"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MLFLOW_TRACKING_URI", uri)
+        patch.setenv("MLFLOW_EXPERIMENT_ID", "")  # put back when the job has set it
+        patch.delenv("MLFLOW_EXPERIMENT_ID")
+        assert train.main(SMALL) == 0
+    client = mlflow.MlflowClient(uri)
+    (parent,) = parents(client)
+    return client, parent
 
 
 @pytest.fixture

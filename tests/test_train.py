@@ -2,25 +2,20 @@
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import PROJECT, SAMPLE
+from conftest import PROJECT, SAMPLE, SMALL, all_runs, children, parents, wait_for_http
 
 import train
 
-SMALL = ["--data", str(SAMPLE), "--n-estimators", "3,6", "--max-depth", "none,4"]
-SMALL += ["--min-samples-split", "2", "--cv", "3"]
 # About ten seconds of search, to be interrupted.
 LONG = ["--data", str(SAMPLE), "--n-estimators", "20,40", "--min-samples-split", "2,3,4,5,6,7"]
 METRICS = {
@@ -28,19 +23,6 @@ METRICS = {
     "formula_test_r2", "mean_test_r2", "interval_coverage", "high_precision", "high_recall",
     "high_f1", "trials", "rows_read", "rows_used",
 }  # fmt: skip
-
-
-def all_runs(store):
-    return store.search_runs([e.experiment_id for e in store.search_experiments()])
-
-
-def parents(store):
-    return [run for run in all_runs(store) if "mlflow.parentRunId" not in run.data.tags]
-
-
-def children(store, parent):
-    condition = f"tags.mlflow.parentRunId = '{parent.info.run_id}'"
-    return store.search_runs([parent.info.experiment_id], condition)
 
 
 def scores(store, parent):
@@ -72,23 +54,6 @@ def wait_for_trials(store, count):
                 return parent
         time.sleep(0.05)
     raise AssertionError("no trial appeared within half a minute")
-
-
-@pytest.fixture(scope="module")
-def complete(tmp_path_factory, empty_store):
-    """One small run through the whole job, to be looked at: `(client, parent run)`."""
-    folder = tmp_path_factory.mktemp("complete")
-    shutil.copy(empty_store, folder / "mlflow.db")
-    uri = f"sqlite:///{folder}/mlflow.db"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("MLFLOW_TRACKING_URI", uri)
-        patch.setenv("MLFLOW_EXPERIMENT_ID", "")  # put back when the job has set it
-        patch.delenv("MLFLOW_EXPERIMENT_ID")
-        assert train.main(SMALL) == 0
-    client = mlflow.MlflowClient(uri)
-    (parent,) = parents(client)
-    return client, parent
 
 
 def test_a_run_holds_all_that_the_contract_names(complete):
@@ -349,12 +314,7 @@ def tracking_server(store, tmp_path, free_port, monkeypatch):
         server = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
     uri = f"http://127.0.0.1:{free_port}"
     try:
-        for _ in range(300):
-            try:
-                urllib.request.urlopen(f"{uri}/health", timeout=1).close()
-                break
-            except (urllib.error.URLError, OSError):
-                time.sleep(0.1)
+        wait_for_http(f"{uri}/health")
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         yield uri
     finally:

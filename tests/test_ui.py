@@ -1,0 +1,54 @@
+"""The trials in MLflow's own page, seen by a real browser."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.parse
+
+import pytest
+from conftest import children, wait_for_http
+from playwright.sync_api import sync_playwright
+
+
+@pytest.fixture
+def page():
+    """A page in Debian's Chromium, or a skip; where CI requires it, a failure."""
+    chromium = "/usr/bin/chromium"
+    if not os.path.exists(chromium):
+        message = f"no browser at {chromium}; apt-get install chromium"
+        if os.environ.get("LIQUIDITY_REQUIRE_BROWSER") == "1":
+            pytest.fail(message)
+        pytest.skip(message)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser.new_page()
+        browser.close()
+
+
+@pytest.fixture
+def mlflow_ui(complete, tmp_path, free_port):
+    """`mlflow ui` over the store of a finished run."""
+    client, _ = complete
+    command = [sys.executable, "-m", "mlflow", "ui", "--port", str(free_port), "--workers", "1"]
+    command += ["--backend-store-uri", client.tracking_uri]
+    with (tmp_path / "ui.log").open("w") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    try:
+        wait_for_http(f"http://127.0.0.1:{free_port}/health")
+        yield f"http://127.0.0.1:{free_port}"
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(20)
+
+
+def test_the_trials_compare_by_params_and_r2(complete, mlflow_ui, page):
+    client, parent = complete
+    runs = json.dumps([child.info.run_id for child in children(client, parent)])
+    experiments = json.dumps([parent.info.experiment_id])
+    query = urllib.parse.urlencode({"runs": runs, "experiments": experiments})
+    page.goto(f"{mlflow_ui}/#/compare-runs?{query}")
+    page.get_by_text("Comparing 4 Runs from 1 Experiment").wait_for(timeout=60_000)
+    for text in ("6 trees, depth None, split 2", "min_samples_split", "r2_fold_3", "rank"):
+        page.get_by_text(text).first.wait_for(timeout=10_000)
