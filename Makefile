@@ -13,6 +13,9 @@ test: .venv/ready
 ui: .venv/ready
 	$(BIN)/mlflow ui --port 5001
 
+serve: .venv/ready
+	$(BIN)/mlflow models serve -m models:/crypto-liquidity@champion --env-manager local --port 8000
+
 check: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

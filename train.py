@@ -70,34 +70,30 @@ def train(args, console):
     folds = evaluation.make_folds(training, split=args.split, cv=args.cv)
     pipeline = build_pipeline(random_state=args.random_state)
     X, y = inputs_and_target(training)
-    key, data_digest = search_key(pipeline, X, y, folds=folds), digest(table)
+    print_data(console, cleaning, training, test)
 
-    tracking.check_store()
-    for note in tracking.close_dead_runs(key):
-        console.print(note, highlight=False)
-    finished = {} if args.resume == "never" else tracking.finished_trials(key, folds=len(folds))
-    tags = {
-        tracking.SEARCH_KEY: key,
-        "data_digest": data_digest,
-        "scikit_learn_version": sklearn.__version__,
-    }
+    key, data_digest = search_key(pipeline, X, y, folds=folds), digest(table)
+    finished = find_finished(key, len(folds), args, console)
+    tags = {tracking.SEARCH_KEY: key, "data_digest": data_digest,
+            "scikit_learn_version": sklearn.__version__}  # fmt: skip
     with (
         local_executor(args.n_jobs) as executor,
         tracking.parent_run(experiment=args.experiment, params=args.logged, tags=tags) as run,
     ):
         log_data(table, cleaning, source=args.data)
-        with log_trials(run, finished, args.grid, console) as on_trial:
+        with log_trials(run, finished, len(candidates(args.grid)), console) as on_trial:
             trials = search(
                 pipeline, X, y, param_grid=args.grid, folds=folds, executor=executor,
                 on_trial=on_trial, finished=finished.values(),
             )  # fmt: skip
         log_search(run, trials)
+        console.print("Refitting the best, calibrating and evaluating")
         tuned = with_forest_params(pipeline, **best_trial(trials).params)
         quantile = evaluation.interval_quantile(tuned, X, y, folds=folds, n_jobs=args.n_jobs)
         fitted = fit_pipeline(tuned, X, y, n_jobs=args.n_jobs)
         baselines = evaluation.baseline_metrics(pipeline, training, test, n_jobs=args.n_jobs)
-        metrics = baselines | log_evaluation(fitted, test, quantile=quantile)
-        mlflow.log_metrics(metrics)
+        metrics = log_evaluation(fitted, test, quantile=quantile, baselines=baselines)
+        console.print("Compiling, comparing and registering")
         model_uri = registry.log_model(fitted, training, quantile=quantile, digest=data_digest)
         decision = registry.decide(
             model_uri, table, name=args.model_name, promote=args.promote, split=args.split
@@ -123,6 +119,37 @@ def split_table(table, args):
     return table, table.iloc[train_rows], table.iloc[test_rows]
 
 
+def print_data(console, cleaning, training, test):
+    """What was read, what was left out and why, and how the rest is split."""
+    dropped = ", ".join(f"{count:,} {reason}" for reason, count in cleaning.dropped.items())
+    console.print(
+        f"{cleaning.rows_used:,} of {cleaning.rows_read:,} rows of {len(cleaning.files)} file(s) "
+        f"used; dropped: {dropped or 'none'}\n"
+        f"{len(training):,} rows of {training['coin'].nunique():,} coins to train on, "
+        f"{len(test):,} of {test['coin'].nunique():,} to test on",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def find_finished(key, folds, args, console):
+    """Check the store, close what crashes left open, and find the trials to take over."""
+    tracking.check_store()
+    for note in tracking.close_dead_runs(key):
+        console.print(note, highlight=False, soft_wrap=True)
+    if args.resume == "never":
+        return {}
+    grid = candidates(args.grid)
+    found = tracking.finished_trials(key, folds=folds)
+    finished = {run_id: trial for run_id, trial in found.items() if trial.params in grid}
+    if finished:
+        console.print(
+            f"{len(finished)} of {len(grid)} trials were finished by an interrupted search",
+            highlight=False,
+        )
+    return finished
+
+
 def log_data(table, cleaning, *, source):
     """The cleaned table, what cleaning did, and both sets as MLflow datasets."""
     mlflow.log_metrics({"rows_read": cleaning.rows_read, "rows_used": cleaning.rows_used})
@@ -140,14 +167,13 @@ def log_data(table, cleaning, *, source):
 
 
 @contextmanager
-def log_trials(run, finished, param_grid, console):
+def log_trials(run, finished, total, console):
     """Yields the search's `on_trial`: the trial is in MLflow before the next one is awaited.
 
     Trials that an interrupted search finished are copied first.
     """
-    grid = candidates(param_grid)
     best = float("-inf")
-    with progress_bar(console, "Trials", len(grid)) as advance:
+    with progress_bar(console, "Trials", total) as advance:
 
         def on_trial(trial, resumed_from=None):
             nonlocal best
@@ -156,8 +182,7 @@ def log_trials(run, finished, param_grid, console):
             advance(f"best r2 {best:.4f}")
 
         for run_id, trial in finished.items():
-            if trial.params in grid:
-                on_trial(trial, resumed_from=run_id)
+            on_trial(trial, resumed_from=run_id)
         yield on_trial
 
 
@@ -171,15 +196,17 @@ def log_search(run, trials):
     log_figures(plots.search_figures(trials))
 
 
-def log_evaluation(fitted, test, *, quantile):
-    """Score the test rows, log the figures and return the metrics."""
+def log_evaluation(fitted, test, *, quantile, baselines):
+    """Score the test rows, log metrics and figures, and return the metrics."""
     X, y = inputs_and_target(test)
     y_pred = fitted.predict(X)
+    metrics = baselines | evaluation.final_metrics(y, y_pred, quantile=quantile)
+    mlflow.log_metrics(metrics)
     importance = permutation_importance(fitted, X, y, scoring="r2", n_repeats=5, random_state=0)
     log_figures(
         plots.model_figures(y, y_pred, quantile=quantile, importance=importance.importances)
     )
-    return evaluation.final_metrics(y, y_pred, quantile=quantile)
+    return metrics
 
 
 def log_figures(figures):
@@ -264,7 +291,7 @@ def parse_arguments(argv):
     add("--promote", choices=registry.PROMOTE, default="auto")
     add("--resume", choices=("auto", "never"), default="auto", help="never: fit everything afresh")
     add("--experiment", default=EXPERIMENT, help="not used under `mlflow run`")
-    add("--model-name", default=registry.MODEL_NAME)
+    add("--model-name", type=_model_name, default=registry.MODEL_NAME)
     args = parser.parse_args(argv)
     if args.n_jobs == 0:
         parser.error("argument --n-jobs: expected -1 or a whole number >= 1, got 0")
@@ -274,6 +301,12 @@ def parse_arguments(argv):
         parser.error(str(error))
     args.logged = {k: v for k, v in vars(args).items() if k not in ("experiment", "grid")}
     return args
+
+
+def _model_name(text):
+    if not text.strip() or set(text) & set("/:"):
+        raise argparse.ArgumentTypeError(f"expected a name without / and :, got {text!r}")
+    return text
 
 
 def _whole(lowest):

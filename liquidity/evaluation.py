@@ -27,32 +27,35 @@ def split_rows(table, *, split, test_size, random_state):
 
     `coin`: all rows of a coin on one side, by a hash of its name, so that a coin stays on its
     side however much the data grows; `random`: train_test_split; `date`: the last dates test.
-    Raises MarketDataError when a side would be empty.
+    Raises MarketDataError when a side would have fewer than two rows (r2 needs two).
     """
     rows = np.arange(len(table))
+    dates = np.sort(table["date"].unique())
+    if split == "date" and len(dates) < 3:
+        raise MarketDataError(
+            f"split=date needs at least 3 dates (two to train on, one to test), got "
+            f"{len(dates)}: add snapshots or use split=coin."
+        )
     if split == "coin":
         coins = table["coin"].unique()
-        test_coins = [c for c in coins if _hash_share(f"{random_state}:{c}") < test_size]
-        test = table["coin"].isin(test_coins).to_numpy()
-        if test.all() or not test.any():
-            raise MarketDataError(
-                f"{len(coins)} coins are too few for split=coin with test_size={test_size}: "
-                f"{len(test_coins)} fell into the test set; add coins or use split=random."
-            )
-        return rows[~test], rows[test]
-    if split == "date":
-        dates = np.sort(table["date"].unique())
-        if len(dates) < 3:
-            raise MarketDataError(
-                f"split=date needs at least 3 dates (two to train on, one to test), got "
-                f"{len(dates)}: add snapshots or use split=coin."
-            )
+        chosen = [c for c in coins if _hash_share(f"{random_state}:{c}") < test_size]
+        in_test = table["coin"].isin(chosen).to_numpy()
+    elif split == "date":
         count = min(max(1, round(test_size * len(dates))), len(dates) - 2)
-        test = (table["date"] >= dates[-count]).to_numpy()
-        return rows[~test], rows[test]
-    if len(rows) < 2:
-        raise MarketDataError(f"split=random needs at least 2 rows, got {len(rows)}.")
-    return train_test_split(rows, test_size=test_size, random_state=random_state)
+        in_test = (table["date"] >= dates[-count]).to_numpy()
+    else:
+        # train_test_split's own count of test rows; it shuffles, and the order of rows counts.
+        count = int(np.ceil(test_size * len(rows)))
+        in_test = rows < count
+    if min(in_test.sum(), (~in_test).sum()) < 2:
+        raise MarketDataError(
+            f"{len(rows)} rows of {table['coin'].nunique()} coins are too few for split={split} "
+            f"with test_size={test_size}: {in_test.sum()} rows would test and "
+            f"{(~in_test).sum()} train, expected at least 2 each; add data or change test_size."
+        )
+    if split == "random":
+        return train_test_split(rows, test_size=test_size, random_state=random_state)
+    return rows[~in_test], rows[in_test]
 
 
 def make_folds(table, *, split, cv):

@@ -99,35 +99,46 @@ def _gate(model_uri, champion, table, *, by):
     against = f"champion version {champion.version}"
     cure = "use promote=always to replace it all the same"
     try:
-        seen = _training_keys(champion, by)
-        champion_model = mlflow.pyfunc.load_model(f"models:/{champion.name}/{champion.version}")
-    except (MlflowException, OSError, ValueError, KeyError) as error:
+        new = _rows_new_to(champion, table[table["set"] == "test"], by)
+        if len(new) < LEAST_ROWS:
+            return Decision(
+                False,
+                f"only {len(new)} rows are new to both it and {against}, and fewer than "
+                f"{LEAST_ROWS} decide nothing; {cure}",
+                {"rows": len(new)},
+            )
+        y_champion = _score(f"models:/{champion.name}/{champion.version}", new)
+    except Exception as error:  # whatever was registered there, by whomever
         reason = str(error).partition("\n")[0]
         return Decision(False, f"{against} cannot be compared ({reason}); {cure}", {})
-    test = table[table["set"] == "test"]
-    unseen = test[~pd.MultiIndex.from_frame(test[by].astype(str)).isin(seen)]
-    if len(unseen) < LEAST_ROWS:
-        return Decision(
-            False,
-            f"only {len(unseen)} rows are new to both it and {against}, and fewer than "
-            f"{LEAST_ROWS} decide nothing; {cure}",
-            {"rows": len(unseen)},
-        )
-    y = unseen[TARGET].to_numpy()
-    figures = {"rows": len(unseen)}
-    for role, model in (
-        ("candidate", mlflow.pyfunc.load_model(model_uri)),
-        ("champion", champion_model),
-    ):
-        y_pred = model.predict(unseen[FEATURES])["liquidity"].to_numpy()
-        figures |= {f"{role}_r2": r2_score(y, y_pred), f"{role}_log_r2": log_r2(y, y_pred)}
-    worse = [m for m in ("r2", "log_r2") if figures[f"candidate_{m}"] < figures[f"champion_{m}"]]
+    figures = {"rows": len(new)}
+    for role, y_pred in (("candidate", _score(model_uri, new)), ("champion", y_champion)):
+        figures[f"{role}_r2"] = r2_score(new[TARGET], y_pred)
+        figures[f"{role}_log_r2"] = log_r2(new[TARGET], y_pred)
+    metrics = ("r2", "log_r2")
+    worse = [m for m in metrics if figures[f"candidate_{m}"] < figures[f"champion_{m}"]]
     compared = " and ".join(
         f"{m} {figures[f'candidate_{m}']:.4f} against {figures[f'champion_{m}']:.4f}"
-        for m in ("r2", "log_r2")
+        for m in metrics
     )
     verdict = f"below {against} in {' and '.join(worse)}" if worse else f"not below {against}"
-    return Decision(not worse, f"{verdict}: {compared}, on {len(unseen)} rows new to both", figures)
+    return Decision(not worse, f"{verdict}: {compared}, on {len(new)} rows new to both", figures)
+
+
+def _score(model_uri, table):
+    answer = mlflow.pyfunc.load_model(model_uri).predict(table[FEATURES])
+    return answer["liquidity"].to_numpy(float)
+
+
+def _rows_new_to(champion, table, by):
+    """The rows of `table` whose keys are not among those that the champion was trained on."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = mlflow.artifacts.download_artifacts(
+            run_id=champion.run_id, artifact_path=CLEANED_DATA, dst_path=folder
+        )
+        known = pd.read_csv(path, dtype=str, keep_default_na=False)
+    seen = pd.MultiIndex.from_frame(known.loc[known["set"] == "train", by])
+    return table[~pd.MultiIndex.from_frame(table[by].astype(str)).isin(seen)]
 
 
 def register(model_uri, decision, *, name):
@@ -170,15 +181,6 @@ def make_champion(name, version):
     client.set_model_version_tag(name, version, "champion.by_hand_in_place_of", replaced)
     client.set_registered_model_alias(name, CHAMPION, version)
     return replaced
-
-
-def _training_keys(champion, by):
-    with tempfile.TemporaryDirectory() as folder:
-        path = mlflow.artifacts.download_artifacts(
-            run_id=champion.run_id, artifact_path=CLEANED_DATA, dst_path=folder
-        )
-        rows = pd.read_csv(path, dtype=str, keep_default_na=False)
-    return pd.MultiIndex.from_frame(rows.loc[rows["set"] == "train", by])
 
 
 def main(argv=None):

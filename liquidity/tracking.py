@@ -51,7 +51,8 @@ def check_store():
 
 @contextmanager
 def parent_run(*, experiment, params, tags):
-    """The job's run: FINISHED, or KILLED after Ctrl-C and SIGTERM, or FAILED, never RUNNING.
+    """The job's run: FINISHED, or KILLED after Ctrl-C and SIGTERM, or FAILED, never RUNNING;
+    a trial that was being written then ends with it.
 
     Under `mlflow run` it is the run that MLflow made, in the experiment that it chose.
     """
@@ -68,9 +69,12 @@ def parent_run(*, experiment, params, tags):
         status = RunStatus.KILLED
         raise
     finally:
-        mlflow.end_run(RunStatus.to_string(status))
+        client, ended = mlflow.MlflowClient(), RunStatus.to_string(status)
+        mlflow.end_run(ended)
         if _now() < run.info.start_time:  # the clock was set back meanwhile
-            _end(mlflow.MlflowClient(), run, RunStatus.to_string(status))
+            _end(client, run, ended)
+        for child in _children(client, run, "attributes.status = 'RUNNING'"):
+            _end(client, child, ended)
 
 
 def log_trial(parent, trial, *, resumed_from=None):

@@ -58,17 +58,21 @@ def test_date_trains_on_the_past(sample_table):
 
 
 @pytest.mark.parametrize(
-    ("split", "keep", "message"),
+    ("split", "rows", "test_size", "message"),
     [
-        ("date", 1, "at least 3 dates"),
-        ("coin", 1, "1 coins are too few"),
-        ("random", 1, "at least 2 rows"),
+        ("date", 1, 0.2, "at least 3 dates"),
+        ("coin", 1, 0.2, "1 rows of 1 coins are too few for split=coin"),
+        ("coin", 30, 0.999, "30 rows would test and 0 train"),
+        ("random", 1, 0.2, "1 rows of 1 coins are too few for split=random"),
+        ("random", 5, 0.2, "1 rows would test and 4 train"),
+        ("random", 5, 0.8, "4 rows would test and 1 train"),
     ],
 )
-def test_too_little_to_split_is_said(sample_table, split, keep, message):
-    table = sample_table.head(keep)
+def test_too_little_to_split_is_said(sample_table, split, rows, test_size, message):
     with pytest.raises(MarketDataError, match=message):
-        evaluation.split_rows(table, split=split, **SETTINGS)
+        evaluation.split_rows(
+            sample_table.head(rows), split=split, test_size=test_size, random_state=42
+        )
 
 
 @pytest.mark.parametrize(("split", "cv"), [("coin", 40), ("random", 40), ("random", 20)])

@@ -123,6 +123,20 @@ def test_a_champion_that_cannot_be_compared_stays(store, table):
     assert alias(store, "champion") == first
 
 
+def test_a_model_of_another_kind_under_the_name_stays_and_ends_no_training(store, table):
+    class Stranger(mlflow.pyfunc.PythonModel):
+        def predict(self, context, model_input: list[str], params=None):
+            return model_input
+
+    with mlflow.start_run():
+        mlflow.log_text(table.to_csv(index=False), registry.CLEANED_DATA)
+        stranger = mlflow.pyfunc.log_model(name="m", python_model=Stranger(), pip_requirements=[])
+        registry.register(stranger.model_uri, registry.Decision(True, "by accident", {}), name=NAME)
+    decision, _ = add_version(table)
+    assert not decision.promoted
+    assert "cannot be compared" in decision.reason
+
+
 def test_rolling_back_by_hand_leaves_a_trace(store, table, capsys):
     _, first = add_version(table)
     _, second = add_version(table)

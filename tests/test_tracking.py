@@ -97,6 +97,20 @@ def test_the_parent_always_ends(store, error, status):
     assert store.get_run(run.info.run_id).info.status == status
 
 
+def test_a_trial_that_was_being_written_ends_with_its_parent(store, monkeypatch):
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    try:
+        with parent() as run:
+            monkeypatch.setattr(mlflow.MlflowClient, "log_batch", stop)
+            tracking.log_trial(run, trial())
+    except KeyboardInterrupt:
+        pass
+    assert [child.info.status for child in children(store)] == ["KILLED"]
+    assert not tracking.finished_trials("abc", folds=2)
+
+
 def test_params_that_mlflow_run_has_logged_are_left_alone(store, monkeypatch):
     experiment = store.create_experiment("other")
     made = store.create_run(experiment)

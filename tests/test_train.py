@@ -110,6 +110,7 @@ def test_the_summary_says_what_was_found_and_what_to_do(store, capsys):
     assert train.main(SMALL) == 0
     text = capsys.readouterr().out
     for part in (
+        "1,192 of 1,200 rows of 1 file(s) used; dropped: 8 unknown 24h_volume",
         "Trials 4/4", "The best of 4 trials", "volume / cap", "untuned forest",
         "Registered crypto-liquidity version 1 as champion: there was no champion.",
         "mlflow ui --port 5001",
@@ -168,6 +169,8 @@ BAD_ARGUMENTS = [
     (["--n-estimators=-3"], "n_estimators: expected whole numbers >= 1"),
     (["--max-depth", "abc"], "max_depth: expected whole numbers >= 1 or none"),
     (["--min-samples-split", ""], "min_samples_split: expected whole numbers >= 2"),
+    (["--model-name", "a/b"], "--model-name: expected a name without / and :"),
+    (["--model-name", " "], "--model-name: expected a name"),
     (["--n-estimators", "5,5"], "n_estimators: '5' stands there twice"),
 ]
 
