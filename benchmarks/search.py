@@ -2,9 +2,10 @@
 
     python benchmarks/search.py [--data FILE] [--rounds N]
 
-Each measurement is a fresh process, so that both pay for starting their workers; the clock runs
-from the first worker to the last score (and, tracked, the last write). Compared in turn: plain
-GridSearchCV, our search alone, our search with every trial in SQLite. Scores must be equal.
+Plain GridSearchCV and our search with every trial in SQLite take turns, each time in a fresh
+process, so that both pay for starting their workers; the clock runs from the first worker to the
+last score and the last write. What the tracking costs is measured within one process, where our
+search runs with and without it in changing order. Scores must be equal throughout.
 """
 
 import argparse
@@ -31,7 +32,7 @@ GRIDS = {
     "27 trials": PARAM_GRID,
     "72 trials of 8 forest sizes": PARAM_GRID | {"n_estimators": list(range(50, 401, 50))},
 }
-WAYS = ("plain", "bare", "tracked")
+WAYS = ("plain", "tracked")
 
 
 def plain(X, y, folds, grid):
@@ -68,30 +69,32 @@ def run(X, y, folds, grid, executor, *, on_trial):
     )  # fmt: skip
 
 
-def measure(way, grid, data):
-    """Seconds and scores of one search; runs in a process of its own."""
+def measure(grid, data, ways):
+    """Seconds and mean scores of searches one after the other; runs in a process of its own."""
+    from liquidity import tracking
+
     table = build_table(read_market(data)[0])
     training = table.iloc[split_rows(table, split="random", test_size=0.2, random_state=42)[0]]
     X, y = inputs_and_target(training)
     folds = make_folds(training, split="random", cv=5)
-    if way == "tracked":
-        from liquidity import tracking
+    tracking.check_store()  # makes the store, which is no part of a search
+    results = []
+    for way in ways:
+        started = time.perf_counter()
+        result = globals()[way](X, y, folds, GRIDS[grid])
+        seconds = time.perf_counter() - started
+        means = result if way == "plain" else cv_results(result)["mean_test_score"]
+        results.append({"seconds": seconds, "scores": list(means), "rows": len(X)})
+    return results
 
-        tracking.check_store()  # makes the store, which is no part of a search
-    started = time.perf_counter()
-    result = globals()[way](X, y, folds, GRIDS[grid])
-    seconds = time.perf_counter() - started
-    means = result if way == "plain" else cv_results(result)["mean_test_score"]
-    return {"seconds": seconds, "scores": list(means), "rows": len(X)}
 
-
-def measure_apart(way, grid, data):
+def measure_apart(grid, data, *ways):
     with tempfile.TemporaryDirectory() as folder:
         environment = os.environ | {
             "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
             "MLFLOW_DISABLE_TELEMETRY": "true",
         }
-        command = [sys.executable, __file__, "--data", data, "--one", way, grid]
+        command = [sys.executable, __file__, "--data", data, "--one", grid, *ways]
         output = subprocess.run(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True
         ).stdout
@@ -102,21 +105,28 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="data/sample.csv")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--one", nargs="+", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
-        print(json.dumps(measure(*args.one, args.data)))
+        grid, *ways = args.one
+        print(json.dumps(measure(grid, args.data, ways)))
         return
     for grid in GRIDS:
-        rounds = [{way: measure_apart(way, grid, args.data) for way in WAYS}
-                  for _ in range(args.rounds)]  # fmt: skip
-        assert all(r[way]["scores"] == r["plain"]["scores"] for r in rounds for way in WAYS)
-        print(f"{grid}, {rounds[0]['plain']['rows']} rows, {os.cpu_count()} cores: scores equal")
-        for way in WAYS:
-            print(f"  {way:8} {spread([r[way]['seconds'] for r in rounds])} s")
-        for above, below in (("tracked", "plain"), ("tracked", "bare")):
-            ratios = [r[above]["seconds"] / r[below]["seconds"] for r in rounds]
-            print(f"  {above} / {below}: {spread(ratios)}")
+        plain, tracked = zip(
+            *[[measure_apart(grid, args.data, way)[0] for way in WAYS] for _ in range(args.rounds)],
+            strict=True,
+        )
+        assert all(run["scores"] == plain[0]["scores"] for run in plain + tracked)
+        print(f"{grid}, {plain[0]['rows']} rows, {os.cpu_count()} cores: scores equal")
+        print(f"  plain GridSearchCV  {spread([run['seconds'] for run in plain])} s")
+        print(f"  tracked search      {spread([run['seconds'] for run in tracked])} s")
+        ratios = [t["seconds"] / p["seconds"] for p, t in zip(plain, tracked, strict=True)]
+        print(f"  tracked / plain     {spread(ratios)}")
+    order = ["bare", "tracked", "tracked", "bare"] * ((args.rounds + 1) // 2)
+    seconds = [run["seconds"] for run in measure_apart("27 trials", args.data, *order)]
+    pairs = zip(order[::2], seconds[::2], seconds[1::2], strict=True)
+    ratios = [(b / a) if first == "bare" else (a / b) for first, a, b in pairs]
+    print(f"  with / without tracking, 27 trials: {spread(ratios)}")
 
 
 def spread(values):
