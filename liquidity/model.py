@@ -33,6 +33,13 @@ class LiquidityModel(PythonModel):
         self._low, self._high = np.array(
             [self.metadata["training_ranges"][name] for name in self.features]
         ).T
+        # The rule "> lowest" is ">= the next number".
+        self._lowest = np.array(
+            [
+                low if included else np.nextafter(low, np.inf)
+                for low, included in (RULES[name] for name in self.features)
+            ]
+        )
         self._factor = math.exp(self.metadata["interval"]["quantile"])
         self._epsilon = self.metadata["interval"]["epsilon"]
         options = onnxruntime.SessionOptions()
@@ -59,49 +66,90 @@ class LiquidityModel(PythonModel):
         in_range = np.logical_and(self._low <= X, self._high >= X).all(axis=1)
         return liquidity, lower, upper, in_range
 
+    def answer(self, X, threshold=None):
+        """The five output columns by name, each of shape (rows,), for rows that obey the rules.
+
+        `threshold` None is the model's own; raises INVALID_PARAMETER_VALUE for no finite number.
+        """
+        if threshold is None:
+            threshold = self.metadata["threshold"]
+        elif type(threshold) not in (float, int) or not math.isfinite(threshold):
+            raise _invalid(f"params, threshold: expected a finite number, got {threshold!r}")
+        liquidity, lower, upper, in_range = self.score(X)
+        return {
+            "liquidity": liquidity,
+            "level": np.where(liquidity > threshold, "High", "Low"),
+            "lower": lower,
+            "upper": upper,
+            "in_range": in_range,
+        }
+
     # Without the hint on model_input MLflow warns at every load.
     def predict(self, context, model_input: pd.DataFrame, params=None):
         """Score a frame with the four columns; any rule broken is INVALID_PARAMETER_VALUE."""
         threshold = (params or {}).get("threshold")
-        threshold = self.metadata["threshold"] if threshold is None else threshold
-        if isinstance(threshold, bool) or not np.isreal(threshold) or not np.isfinite(threshold):
-            raise _invalid(f"params, threshold: expected a finite number, got {threshold!r}")
-        X = self._array(model_input)
-        liquidity, lower, upper, in_range = self.score(X)
-        return pd.DataFrame(
-            {
-                "liquidity": liquidity,
-                "level": np.where(liquidity > threshold, "High", "Low"),
-                "lower": lower,
-                "upper": upper,
-                "in_range": in_range,
-            }
-        )
+        threshold = threshold.item() if isinstance(threshold, np.generic) else threshold
+        X = self.parse(model_input)
+        self.check(X, model_input)
+        return pd.DataFrame(self.answer(X, threshold))
 
-    def _array(self, frame):
-        missing = [name for name in self.features if name not in frame]
+    def parse(self, columns):
+        """Float64 of shape (rows, 4) from a frame or a mapping of names to sequences.
+
+        A string that holds a number counts as one; what is no number (text, null, a boolean)
+        becomes NaN, which `check` refuses. Raises INVALID_PARAMETER_VALUE for a missing column.
+        """
+        missing = [name for name in self.features if name not in columns]
         if missing:
             raise _invalid(f"column {missing[0]}: missing; expected {', '.join(self.features)}")
-        if frame.empty:
+        return np.column_stack([_numbers(columns[name]) for name in self.features])
+
+    def broken(self, X):
+        """Which values break their rule, boolean of the shape of X (rows, 4)."""
+        return ~((self._lowest <= X) & (LARGEST >= X))
+
+    def check(self, X, columns=None):
+        """Raise INVALID_PARAMETER_VALUE with row, column, rule and value where X breaks a rule.
+
+        The value named is that in `columns`, what X was parsed from, where it is given.
+        """
+        if not len(X):
             raise _invalid("0 rows: expected at least one")
-        columns = []
-        for name in self.features:
-            column = frame[name]
-            values = pd.to_numeric(column, errors="coerce").to_numpy(float, na_value=np.nan)
-            boolean = column.map(lambda value: isinstance(value, (bool, np.bool_)))
-            lowest, included = RULES[name]
-            right = (values >= lowest if included else values > lowest) & (values <= LARGEST)
-            wrong = np.flatnonzero(~right | boolean.to_numpy(bool))
-            if wrong.size:
-                sign = ">=" if included else ">"
-                value = column.iloc[wrong[0]]
-                value = value.item() if isinstance(value, np.generic) else value
-                raise _invalid(
-                    f"row {wrong[0]}, column {name}: expected a finite number {sign} {lowest} and "
-                    f"<= {LARGEST:g}, got {value!r}"
-                )
-            columns.append(values)
-        return np.column_stack(columns)
+        broken = self.broken(X)
+        if broken.any():
+            # Column by column: who got a unit wrong got it wrong from the first row on.
+            column, row = np.argwhere(broken.T)[0]
+            name = self.features[column]
+            values = X[:, column] if columns is None else pd.Series(columns[name], dtype=object)
+            raise _invalid(f"row {row}, {self.problem(name, list(values)[row])}")
+
+    def problem(self, name, value):
+        """What is wrong with a value that breaks the rule of column `name`, in one clause."""
+        value = value.item() if isinstance(value, np.generic) else value
+        lowest, included = RULES[name]
+        return (
+            f"column {name}: expected a finite number {'>=' if included else '>'} {lowest} and "
+            f"<= {LARGEST:g}, got {value!r}"
+        )
+
+
+def _numbers(values):
+    """Float64 of shape (rows,), NaN for what is no number."""
+    # Not np.asarray: it would make numbers of a list's booleans.
+    if isinstance(getattr(values, "dtype", None), np.dtype) and values.dtype.kind in "fiu":
+        return np.asarray(values, float)
+    values = pd.Series(values, dtype=object)
+    scalar = values.map(_is_number_or_text).astype(bool)
+    numbers = pd.to_numeric(values.where(scalar), errors="coerce")
+    return numbers.to_numpy(float, na_value=np.nan)
+
+
+def _is_number_or_text(value):
+    if isinstance(value, (bool, np.bool_)):
+        return False
+    if isinstance(value, int):  # Python's own may be too large for a float
+        return abs(value) <= LARGEST
+    return isinstance(value, (float, str, np.integer, np.floating))
 
 
 def _invalid(message):
