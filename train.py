@@ -1,9 +1,6 @@
 """The training job: snapshot files in, a tracked search and a registered champion out."""
 
 import argparse
-import logging
-import os
-import signal
 import sys
 import tempfile
 from contextlib import contextmanager
@@ -19,7 +16,8 @@ from rich.console import Console
 from rich.table import Table
 from sklearn.inspection import permutation_importance
 
-from liquidity import evaluation, plots, registry, tracking
+from liquidity import evaluation, plots, registry, store, tracking
+from liquidity.arguments import Parser, share, whole_number
 from liquidity.artifact import ParityError
 from liquidity.features import FEATURES, TARGET, build_table, digest, inputs_and_target
 from liquidity.market import MarketDataError, read_market, trim_outliers
@@ -30,9 +28,10 @@ from liquidity.pipeline import (
     parse_grid,
     with_forest_params,
 )
+from liquidity.processes import stop_signals
 from liquidity.progress import progress_bar
 from liquidity.search import best_trial, candidates, local_executor, search, search_key
-from liquidity.tracking import TrackingError
+from liquidity.store import TrackingError
 
 EXPERIMENT = "crypto-liquidity"
 
@@ -40,7 +39,7 @@ EXPERIMENT = "crypto-liquidity"
 def main(argv=None):
     """Run the job; returns the exit code: 0, 1 (failed), 2 (bad input) or 130 (stopped)."""
     args = parse_arguments(argv)
-    quieten_mlflow()
+    store.quieten_mlflow()
     try:
         with stop_signals():
             train(args, Console())
@@ -130,11 +129,13 @@ def print_data(console, cleaning, training, test):
         highlight=False,
         soft_wrap=True,
     )
+    for warning in cleaning.warnings:
+        console.print(f"Warning: {warning}", style="yellow", markup=False, soft_wrap=True)
 
 
 def find_finished(key, folds, args, console):
     """Check the store, close what crashes left open, and find the trials to take over."""
-    tracking.check_store()
+    store.check_store()
     for note in tracking.close_dead_runs(key):
         console.print(note, highlight=False, soft_wrap=True)
     if args.resume == "never":
@@ -233,45 +234,9 @@ def print_summary(console, trials, metrics, decision, *, name, version):
         f"High: precision {metrics['high_precision']:.2f}, recall {metrics['high_recall']:.2f}",
         f"Registered {name} version {version} as {decision.role}: {decision.reason}.",
         "Look:   mlflow ui --port 5001",
-        f"Serve:  mlflow models serve -m models:/{name}@champion --env-manager uv --port 8000",
+        f"Serve:  make serve, or mlflow models serve -m models:/{name}@champion --env-manager uv",
     ]
     console.print("\n".join(lines), highlight=False, soft_wrap=True)
-
-
-def quieten_mlflow():
-    """Keep MLflow's migrations and a link per trial out of the progress bar's way."""
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-
-
-@contextmanager
-def stop_signals():
-    """Ctrl-C and SIGTERM end the job the same way, and the second one does not cut its end off:
-    `mlflow run` sends SIGTERM a quarter of a second after Ctrl-C.
-    """
-
-    stopped = False
-
-    def stop(number, frame):
-        nonlocal stopped
-        if not stopped:
-            stopped = True
-            raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one sentence instead of twenty lines of usage."""
-
-    def error(self, message):  # noqa: D102
-        self.exit(2, f"{self.prog}: {message}.\n")
 
 
 def parse_arguments(argv):
@@ -281,13 +246,13 @@ def parse_arguments(argv):
     add("--data", default="data/sample.csv", help="a file, a folder or a glob of snapshots")
     add("--outliers", choices=("keep", "iqr"), default="keep", help="iqr: trim by Tukey's fences")
     add("--split", choices=evaluation.SPLITS, default="coin", help="what separates train and test")
-    add("--test-size", type=_share, default=0.2, help="share of coins, rows or dates")
-    add("--cv", type=_whole(2), default=5, help="number of folds")
+    add("--test-size", type=share, default=0.2, help="share of coins, rows or dates")
+    add("--cv", type=whole_number(2), default=5, help="number of folds")
     for name, values in PARAM_GRID.items():
         default = ",".join(str(value).lower() for value in values)
         add(f"--{name.replace('_', '-')}", default=default, help=f"values to try ({default})")
-    add("--random-state", type=_whole(0), default=42)
-    add("--n-jobs", type=_whole(-1), default=-1, help="worker processes; -1: one per core")
+    add("--random-state", type=whole_number(0), default=42)
+    add("--n-jobs", type=whole_number(-1), default=-1, help="worker processes; -1: one per core")
     add("--promote", choices=registry.PROMOTE, default="auto")
     add("--resume", choices=("auto", "never"), default="auto", help="never: fit everything afresh")
     add("--experiment", default=EXPERIMENT, help="not used under `mlflow run`")
@@ -307,27 +272,6 @@ def _model_name(text):
     if not text.strip() or set(text) & set("/:"):
         raise argparse.ArgumentTypeError(f"expected a name without / and :, got {text!r}")
     return text
-
-
-def _whole(lowest):
-    def parse(text):
-        # `-P cv=5.0` is how some programs write 5.
-        value = float(text) if text.replace(".", "", 1).lstrip("-").isdigit() else float("nan")
-        if not (value >= lowest and value < 2**32 and value == int(value)):
-            raise argparse.ArgumentTypeError(f"expected a whole number >= {lowest}, got {text!r}")
-        return int(value)
-
-    return parse
-
-
-def _share(text):
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"expected a share between 0 and 1, got {text!r}")
-    return value
 
 
 if __name__ == "__main__":

@@ -27,26 +27,32 @@ def turnover(frame):
     return frame[VOLUME] / frame[MARKET_CAP]
 
 
-def build_table(frame):
-    """The cleaned, reduced table: date, coin, the four features, liquidity and liquidity_level.
+def target(frame):
+    """Liquidity of shape (rows,): the file's own column where it has one, else `turnover`.
 
-    `liquidity` is the file's own column where it has one, else `turnover`;
-    `liquidity_level` is 1 where liquidity > 0.5.
-    Raises MarketDataError for a target beyond 1e18 (a capitalisation next to nothing).
+    Raises MarketDataError for a value beyond 1e18 (a capitalisation next to nothing).
     """
-    target = turnover(frame)
+    values = turnover(frame)
     if TARGET in frame:
-        target = frame[TARGET].fillna(target)
-    beyond = np.flatnonzero(~(target <= LARGEST))
+        values = frame[TARGET].fillna(values)
+    beyond = np.flatnonzero(~(values <= LARGEST))
     if beyond.size:
         row = frame.iloc[beyond[0]]
         raise MarketDataError(
-            f"{row.coin} on {row.date:%Y-%m-%d}: 24h_volume / mkt_cap is {target.iloc[beyond[0]]}"
+            f"{row.coin} on {row.date:%Y-%m-%d}: 24h_volume / mkt_cap is {values.iloc[beyond[0]]}"
             f" ({beyond.size} such rows); expected at most {LARGEST:g}: mend {MARKET_CAP}."
         )
+    return values.rename(TARGET)
+
+
+def build_table(frame):
+    """The cleaned, reduced table: date, coin, the four features, liquidity and liquidity_level.
+
+    `liquidity_level` is 1 where liquidity > 0.5. Raises MarketDataError as `target` does.
+    """
     table = frame[[*reversed(KEYS), *FEATURES]].copy()
-    table[TARGET] = target
-    table[LEVEL] = (target > THRESHOLD).astype(int)
+    table[TARGET] = target(frame)
+    table[LEVEL] = (table[TARGET] > THRESHOLD).astype(int)
     return table
 
 

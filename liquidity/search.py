@@ -9,7 +9,6 @@ No forest is ever held in memory: a tree is grown, asked and dropped.
 import hashlib
 import os
 import signal
-import threading
 import time
 from collections import defaultdict
 from concurrent.futures import as_completed
@@ -27,6 +26,7 @@ from sklearn.model_selection import ParameterGrid
 from sklearn.tree import DecisionTreeRegressor
 
 from liquidity.pipeline import FOREST, with_forest_params
+from liquidity.processes import exit_with_parent
 
 SIZE = "n_estimators"
 
@@ -187,7 +187,7 @@ def local_executor(n_jobs):
     """`n_jobs` worker processes (-1: one per core) that end with this one, however it ends."""
     others = set(active_children())
     executor = ProcessPoolExecutor(
-        max_workers=effective_n_jobs(n_jobs), initializer=_exit_with, initargs=(os.getpid(),)
+        max_workers=effective_n_jobs(n_jobs), initializer=exit_with_parent, initargs=(os.getpid(),)
     )
     executor.submit(os.getpid)  # all workers start now and import while the caller prepares
     try:
@@ -201,17 +201,6 @@ def local_executor(n_jobs):
         raise
     finally:
         executor.shutdown()
-
-
-def _exit_with(parent):
-    """A worker whose parent was killed would otherwise wait for ever, stdout held open."""
-
-    def watch():
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _key(params):

@@ -3,12 +3,11 @@
 import os
 import socket
 import time
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
 import pandas as pd
-import sqlalchemy
 from mlflow.entities import Metric, Param, RunStatus, ViewType
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
@@ -21,32 +20,6 @@ FOLD_METRIC = "r2_fold_"
 PAGE = 1000
 # A run of another machine that wrote nothing for so long is taken for dead.
 SILENT_SECONDS = 24 * 3600
-
-
-class TrackingError(RuntimeError):
-    """The tracking store cannot be used; the message names its URI."""
-
-
-def check_store():
-    """Fail now, within seconds, if the tracking store or the registry cannot be used.
-
-    Left alone, MLflow tries an unreachable server for four minutes and an SQLite file that
-    cannot be opened for two.
-    """
-    uris = dict.fromkeys([mlflow.get_tracking_uri(), mlflow.get_registry_uri()])
-    try:
-        for uri in uris:
-            _check_sqlite(uri)
-        with _environment(MLFLOW_HTTP_REQUEST_MAX_RETRIES="1", MLFLOW_HTTP_REQUEST_TIMEOUT="10"):
-            client = mlflow.MlflowClient()
-            client.search_experiments(max_results=1)
-            client.search_registered_models(max_results=1)
-    except Exception as error:  # from SQLAlchemy, sqlite3, the file system or HTTP
-        reason = str(error).strip().partition("\n")[0].rstrip(".")
-        raise TrackingError(
-            f"The MLflow store at {' and '.join(uris)} cannot be used: {reason}. Start the server, "
-            "make the file writable, or set MLFLOW_TRACKING_URI to a store that works."
-        ) from error
 
 
 @contextmanager
@@ -247,34 +220,6 @@ def _pages(client, experiments, condition):
         runs += page
         if not (token := page.token):
             return runs
-
-
-def _check_sqlite(uri):
-    """Write to an SQLite store and take it back; SQLite locks a read-only one without a word."""
-    if not uri.startswith("sqlite:"):
-        return
-    engine = sqlalchemy.create_engine(uri, connect_args={"timeout": 5})
-    path = Path((engine.url.database or "").removeprefix("file:"))
-    if path.parent.exists():  # MLflow makes a folder that is missing, or fails at once
-        with closing(engine.raw_connection()) as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            connection.execute("CREATE TABLE can_it_be_written (x)")
-            connection.rollback()
-    engine.dispose()
-
-
-@contextmanager
-def _environment(**settings):
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _now():

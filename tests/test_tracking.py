@@ -201,31 +201,3 @@ def test_a_search_of_more_trials_than_a_page_holds_is_found(store, monkeypatch):
     monkeypatch.setattr(tracking, "PAGE", 2)
     interrupted(*(trial(trees) for trees in range(1, 6)))
     assert len(tracking.finished_trials("abc", folds=2)) == 5
-
-
-@pytest.mark.parametrize(
-    "uri", ["http://127.0.0.1:9", "sqlite:////proc/no/mlflow.db", "sqlite:///{folder}", "odd://x"]
-)
-def test_a_store_that_cannot_be_used_is_named_within_seconds(store, monkeypatch, tmp_path, uri):
-    uri = uri.format(folder=tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    started = time.monotonic()
-    with pytest.raises(tracking.TrackingError) as caught:
-        tracking.check_store()
-    assert uri in str(caught.value)
-    assert "MLFLOW_TRACKING_URI" in str(caught.value)
-    assert time.monotonic() - started < 8
-
-
-def test_a_read_only_store_is_named(store, monkeypatch, tmp_path):
-    uri = f"sqlite:///file:{tmp_path}/mlflow.db?mode=ro&uri=true"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    with pytest.raises(tracking.TrackingError, match="readonly"):
-        tracking.check_store()
-
-
-def test_checking_leaves_the_environment_as_it_was(store, monkeypatch):
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "77")
-    before = dict(os.environ)
-    tracking.check_store()
-    assert dict(os.environ) == before

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import PROJECT, SAMPLE, SMALL, all_runs, children, parents, wait_for_http
+from rich.console import Console
 
 import train
 
@@ -363,3 +364,13 @@ def test_mlflow_run_with_bad_input_fails_with_the_sentence(store):
     assert done.returncode == 1
     assert re.search(r"train.py: nothing here.csv: no such file", done.stderr)
     assert [parent.info.status for parent in parents(store)] == ["FAILED"]
+
+
+def test_a_doubt_about_the_data_is_said_before_the_search(write_csv, capsys):
+    lines = [f"2022-03-16,c{n},C,1,2.5,5,9" for n in range(30)]
+    table, cleaning = train.read_table(write_csv(*lines, name="[red]market.csv"), outliers="keep")
+    train.print_data(Console(), cleaning, table, table)
+    out = capsys.readouterr().out
+    assert "Warning: " in out
+    assert "[red]market.csv, column 1h: half of the changes are beyond 2.5" in out
+    assert "are these percent?" in out

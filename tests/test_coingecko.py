@@ -1,0 +1,348 @@
+"""Fetching from a local server that plays CoinGecko, with its limits and its failures."""
+
+import email.utils
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from conftest import PROJECT, coin
+
+from liquidity import coingecko
+from liquidity.market import read_market
+
+KEYS = (coingecko.DEMO_KEY, coingecko.PRO_KEY)
+
+
+class Api(BaseHTTPRequestHandler):
+    """Plays the answers of `server.answers` in turn, the last one again and again."""
+
+    def do_GET(self):
+        self.server.requests.append((self.path, dict(self.headers)))
+        number = min(len(self.server.requests), len(self.server.answers)) - 1
+        answer = self.server.answers[number]
+        if callable(answer):
+            answer = answer(self)
+        if answer is None:
+            return
+        status, headers, body = answer if isinstance(answer, tuple) else (200, {}, answer)
+        body = body if isinstance(body, bytes) else json.dumps(body).encode()
+        self.send_response(status)
+        for name, value in {"Content-Length": len(body), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args):
+        """Keep the test's output free of requests."""
+
+
+@pytest.fixture
+def play(monkeypatch):
+    """Start the server with `answers`; it then is the one that is asked."""
+    servers = []
+
+    def start(*answers):
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Api)
+        server.answers, server.requests = answers, []
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        servers.append(server)
+        monkeypatch.setenv(coingecko.BASE_URL, f"http://127.0.0.1:{server.server_port}/api/v3/")
+        return server
+
+    for name in (*KEYS, coingecko.BASE_URL):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(coingecko, "FAILURE_WAIT", 0.01)
+    monkeypatch.setattr(coingecko, "LIMIT_WAIT", 0.02)
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def page(*numbers, **fields):
+    return [coin(number, **fields) for number in numbers]
+
+
+def fetch(tmp_path, pages=1):
+    return coingecko.main(["--out", str(tmp_path), "--pages", str(pages)])
+
+
+def error_of(capsys):
+    """The one line on stderr."""
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_a_fetch_is_a_snapshot_in_our_columns(play, tmp_path, capsys):
+    server = play(page(1, 2), page(3, 4, market_cap=None))
+    assert fetch(tmp_path / "new/folder", pages=2) == 0
+    (path,) = (tmp_path / "new/folder").iterdir()
+    assert re.fullmatch(r"coingecko_20\d\d-\d\d-\d\dT\d{6}Z\.csv", path.name)
+    header, first = path.read_text().splitlines()[:2]
+    assert header == "date,coin,symbol,price,1h,24h,7d,24h_volume,mkt_cap"
+    assert first == "2026-11-24,Coin 1,c1,1.5,0.01,-0.02,0.03,2000000.0,10000000.0"
+    frame, cleaning = read_market(path.parent)
+    assert frame["coin"].tolist() == ["Coin 1", "Coin 2"]
+    assert cleaning.dropped == {"unknown mkt_cap": 2}
+    assert f"4 coins in {path} (0 came on two pages; 2 lack mkt_cap)" in capsys.readouterr().out
+    queries = [parse_qs(urlsplit(address).query) for address, _ in server.requests]
+    assert [query["page"] for query in queries] == [["1"], ["2"]]
+    assert queries[0]["per_page"] == ["250"]
+    assert queries[0]["price_change_percentage"] == ["1h,24h,7d"]
+    assert server.requests[0][0].startswith("/api/v3/coins/markets?")
+
+
+def test_a_coin_that_moves_to_the_next_page_is_there_once(play, tmp_path, capsys):
+    play(page(1, 2), [*page(2, current_price=9), *page(3)])
+    assert fetch(tmp_path, pages=2) == 0
+    frame, _ = read_market(tmp_path)
+    assert frame["coin"].tolist() == ["Coin 1", "Coin 2", "Coin 3"]
+    assert frame["price"].tolist() == [1.5, 9, 1.5], "the later answer holds"
+    assert "1 came on two pages" in capsys.readouterr().out
+
+
+def test_coins_of_one_name_and_odd_names_survive(play, tmp_path):
+    names = ['a "b", c', "new\nline", "Coin 1", "null", "=1+1", " é ₿ "]
+    play([*page(1), *[coin(n, name=name) for n, name in enumerate(names, 2)]])
+    assert fetch(tmp_path) == 0
+    assert read_market(tmp_path)[0]["coin"].tolist() == [
+        "Coin 1", 'a "b", c', "new line", "Coin 1 (coin-4)", "null", "=1+1", "é ₿"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [None, *KEYS])
+def test_a_key_goes_into_its_header_and_nowhere_else(play, tmp_path, capfd, monkeypatch, name):
+    server = play((403, {}, {"error": "no"}))
+    if name:
+        monkeypatch.setenv(name, " CG-secret\n")
+    assert fetch(tmp_path) == 1
+    ((address, headers),) = server.requests
+    sent = {k: v for k, v in headers.items() if k in coingecko.KEY_HEADERS.values()}
+    assert sent == ({coingecko.KEY_HEADERS[name]: "CG-secret"} if name else {})
+    assert "secret" not in address + "".join(capfd.readouterr())
+
+
+def test_the_pro_key_asks_the_pro_server():
+    servers = [coingecko.find_server({name: "k"}).url for name in KEYS]
+    assert servers == ["https://api.coingecko.com/api/v3", "https://pro-api.coingecko.com/api/v3"]
+    assert coingecko.find_server({}).url == servers[0]
+
+
+def test_a_redirect_does_not_get_the_key(play, tmp_path, capsys, monkeypatch):
+    other = play(page(1))
+    server = play((302, {"Location": f"http://127.0.0.1:{other.server_port}/"}, b""))
+    monkeypatch.setenv(coingecko.DEMO_KEY, "CG-secret")
+    assert fetch(tmp_path) == 1
+    assert "answers with status 302, expected 200" in error_of(capsys)
+    assert (len(server.requests), len(other.requests)) == (1, 0)
+
+
+LIMIT = {"status": {"error_code": 429, "error_message": "You've exceeded the Rate Limit."}}
+
+
+@pytest.mark.parametrize("status", [429, 200])
+def test_a_rate_limit_is_waited_for_in_sight(play, tmp_path, capsys, status):
+    server = play((status, {"Retry-After": "0.3"}, LIMIT), page(1))
+    start = time.monotonic()
+    assert fetch(tmp_path) == 0
+    assert time.monotonic() - start >= 0.3
+    assert len(server.requests) == 2
+    out = capsys.readouterr().out
+    assert (
+        "Page 1: the rate limit is reached (You've exceeded the Rate Limit.); waiting 0.3 s" in out
+    )
+    assert "before try 2 of 4" in out
+
+
+def test_a_date_in_retry_after_is_waited_for(play, tmp_path, capsys):
+    when = email.utils.formatdate(time.time() - 5, usegmt=True)
+    play((503, {"Retry-After": when}, b"busy"), page(1))
+    assert fetch(tmp_path) == 0
+    assert "the server fails with status 503; waiting 0 s" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("header", ["soon", "-5", "nan", "", "1e9"])
+def test_a_strange_retry_after_is_our_own_wait(play, tmp_path, capsys, header):
+    play((429, {"Retry-After": header}, b""), (429, {}, b""), page(1))
+    assert fetch(tmp_path) == 0
+    out = capsys.readouterr().out
+    assert "waiting 0.02 s before try 2" in out
+    assert "waiting 0.04 s before try 3" in out
+
+
+def test_a_wait_of_an_hour_is_not_waited_for(play, tmp_path, capsys):
+    server = play((429, {"Retry-After": "3600"}, LIMIT))
+    assert fetch(tmp_path) == 1
+    assert "asks to wait 3600 s: wait some minutes or fetch fewer --pages, or" in error_of(capsys)
+    assert len(server.requests) == 1
+
+
+def cut_off(request):
+    request.send_response(200)
+    request.send_header("Content-Length", "1000")
+    request.end_headers()
+    request.wfile.write(b"[{")
+
+
+def hang_up(request):
+    request.connection.shutdown(socket.SHUT_RDWR)
+
+
+HTML = (200, {"Content-Type": "text/html"}, b"<html>\n<h1>Please log in</h1>")
+
+
+@pytest.mark.parametrize(
+    ("answer", "tries", "message"),
+    [
+        ((429, {}, LIMIT), 4, r"page 1: the rate limit .*, 4 times: wait .* set COINGECKO_DEMO"),
+        ((200, {}, LIMIT), 4, r"page 1: the rate limit is reached .*Limit\.\), 4 times: wait"),
+        ((500, {}, b""), 4, r"page 1: the server fails with status 500, 4 times: try again later"),
+        ((401, {}, {"status": {"error_code": 10002, "error_message": "API Key Missing"}}), 1,
+         r"refuses to answer without a key \(status 401\) \(API Key Missing\): set COINGECKO"),
+        ((404, {}, b"gone"), 1, "answers with status 404, expected 200: check COINGECKO_BASE_URL"),
+        ((400, {}, {"error_code": 10011, "status": {"error_message": "pro key"}}), 1,
+         r"answers with status 400 \(pro key\), expected 200"),
+        (HTML, 1, "page 1: the answer is no JSON but starts with '<html> <h1>Please log in"),
+        (b"", 1, "the answer is no JSON but starts with ''"),
+        (b"[" * 100_000, 1, r"the answer is no JSON but starts with '\[\["),
+        (b'["\xff"]', 1, "the answer is no JSON"),
+        ({"coins": []}, 1, r"page 1: expected a list of coins .* got {\"coins\": \[\]}"),
+        ([], 1, "page 1: the page is empty, the list ends before: lower --pages"),
+        ([1], 1, "page 1: row 1: expected a coin as an object, got 1"),
+        (page(1, current_price="dear"), 1, "page 1, row 1, column price: expected a number, got"),
+        (page(1, 2, market_cap=-1), 1, r"row 1, column mkt_cap: .* -1.0. \(and 1 more\)"),
+        (page(1, name=None), 1, "page 1, row 1, column coin: expected a name"),
+        (page(1, id=5), 1, "page 1, row 1, column id: expected a name, got 5"),
+        (page(1, last_updated="yesterday"), 1, "column date: expected a date"),
+        ([{"id": "a", "name": "A"}], 1, r"date: missing; the file has id, coin\. \(and 4 more"),
+        (cut_off, 4, "page 1: the answer breaks off, 4 times: try again later"),
+        (hang_up, 4, r"page 1: no connection to http.*, 4 times: check the network"),
+        (b" " * 20_000_001, 1, "answers with more than 20,000,000 bytes"),
+    ],
+)  # fmt: skip
+def test_a_failure_is_one_line_with_its_cure(play, tmp_path, capsys, answer, tries, message):
+    server = play(answer)
+    assert fetch(tmp_path) == 1
+    assert re.search(message, error_of(capsys))
+    assert len(server.requests) == tries
+    assert list(tmp_path.iterdir()) == [], "no file, not even half of one"
+
+
+def drip(request):
+    request.send_response(200)
+    request.end_headers()
+    try:
+        while True:
+            request.wfile.write(b" ")
+            time.sleep(0.05)
+    except OSError:
+        pass
+
+
+def keep_silent(request):
+    time.sleep(1)
+
+
+@pytest.mark.parametrize("slow", [drip, keep_silent])
+def test_a_server_that_never_finishes_does_not_hang_the_job(
+    play, tmp_path, capsys, monkeypatch, slow
+):
+    monkeypatch.setattr(coingecko, "TRY_SECONDS", 0.2)
+    monkeypatch.setattr(coingecko, "TRIES", 2)
+    play(slow)
+    start = time.monotonic()
+    assert fetch(tmp_path) == 1
+    assert time.monotonic() - start < 2
+    assert re.search(r"no (complete )?answer within 0.2 s, 2 times", error_of(capsys))
+
+
+def test_no_network_says_so(play, tmp_path, capsys, monkeypatch, free_port):
+    play()
+    monkeypatch.setenv(coingecko.BASE_URL, f"http://127.0.0.1:{free_port}")
+    assert fetch(tmp_path) == 1
+    line = error_of(capsys)
+    assert (
+        f"no connection to http://127.0.0.1:{free_port}/coins/markets (Connection refused)" in line
+    )
+    assert "check the network" in line
+
+
+def test_a_server_without_tls_says_so(play, tmp_path, capsys, monkeypatch):
+    server = play(page(1))
+    monkeypatch.setenv(coingecko.BASE_URL, f"https://127.0.0.1:{server.server_port}")
+    assert fetch(tmp_path) == 1
+    assert "no secure connection to https://127.0.0.1" in error_of(capsys)
+
+
+def test_pages_before_a_failure_are_kept_but_no_snapshot(play, tmp_path, capsys):
+    play(page(1, 2), (403, {}, b""))
+    assert fetch(tmp_path, pages=3) == 1
+    (kept,) = tmp_path.iterdir()
+    assert f"2 coins, is kept in {kept}: take .partial off its name" in error_of(capsys)
+    kept.rename(kept.with_suffix(""))
+    assert read_market(tmp_path)[0]["coin"].tolist() == ["Coin 1", "Coin 2"]
+
+
+def test_coins_without_values_are_unknown_not_wrong(play, tmp_path):
+    nothing = {name: None for name in coin(1) if name not in ("id", "symbol", "name")}
+    play([*page(1), coin(2, **nothing), coin(3, symbol=None)])
+    assert fetch(tmp_path) == 0
+    frame, cleaning = read_market(tmp_path)
+    assert frame["coin"].tolist() == ["Coin 1", "Coin 3"]
+    assert cleaning.dropped == {"unknown 24h_volume": 1}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "message"),
+    [
+        (["--pages", "0"], {}, "argument --pages: expected a whole number >= 1, got '0'"),
+        (["--pages", "x"], {}, "argument --pages: expected a whole number >= 1, got 'x'"),
+        (["--out", "/proc/nothing"], {}, "--out: expected a folder that can be written to"),
+        (["--out", __file__], {}, "--out: expected a folder that can be written to"),
+        ([], {coingecko.BASE_URL: "api.coingecko.com"}, "COINGECKO_BASE_URL: expected an address"),
+        ([], {coingecko.DEMO_KEY: "CG key"}, "COINGECKO_DEMO_API_KEY: expected a key of letters"),
+    ],
+)
+def test_bad_settings_are_one_sentence_and_exit_code_2(
+    tmp_path, capsys, monkeypatch, arguments, environment, message
+):
+    monkeypatch.chdir(tmp_path)
+    for name in (*KEYS, coingecko.BASE_URL):
+        monkeypatch.setenv(name, environment.get(name, ""))
+    try:
+        code = coingecko.main(arguments)
+    except SystemExit as exit:
+        code = exit.code
+    assert code == 2
+    line = error_of(capsys)
+    assert message in line
+    assert "CG key" not in line
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_fetch_keeps_what_came(play, tmp_path, number):
+    server = play(page(1), (429, {"Retry-After": "60"}, b""))
+    command = [sys.executable, "-m", "liquidity.coingecko", "--out", str(tmp_path)]
+    job = subprocess.Popen(
+        command, cwd=PROJECT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+    for line in job.stdout:
+        if "waiting 60 s" in line:
+            break
+    job.send_signal(number)
+    _, err = job.communicate(timeout=10)
+    (kept,) = tmp_path.iterdir()
+    assert job.returncode == 130
+    assert err.startswith("liquidity.coingecko: stopped. What came before, 1 coins, is kept in ")
+    assert (kept.suffix, len(err.splitlines()), len(server.requests)) == (".partial", 1, 2)

@@ -1,0 +1,226 @@
+"""The look at a market: its numbers, its figures and its page, from one coin to a panel."""
+
+import html
+import io
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import SAMPLE, parents
+
+from liquidity import eda
+from liquidity.features import target
+from liquidity.market import Cleaning, read_market
+
+TABLES = ["Rows", "Values", "Liquidity by capitalisation", "Correlation of logarithms",
+          "High and Low by date", "Most and least liquid"]  # fmt: skip
+
+
+def read(source):
+    frame, cleaning = read_market(source, required=eda.REQUIRED)
+    return frame.assign(liquidity=target(frame)).dropna(axis=1, how="all"), cleaning
+
+
+def days(*rows):
+    """A frame from (date, coin, liquidity), every cap 100."""
+    frame = pd.DataFrame(rows, columns=["date", "coin", "liquidity"])
+    frame["date"] = pd.to_datetime(frame["date"])
+    return frame.assign(**{"mkt_cap": 100.0, "24h_volume": frame["liquidity"] * 100, "price": 1.0})
+
+
+def test_a_look_is_one_finished_run_with_everything_in_it(store, capsys):
+    assert eda.main(["--data", str(SAMPLE)]) == 0
+    (run,) = parents(store)
+    assert (run.info.status, run.data.params) == ("FINISHED", {"data": str(SAMPLE)})
+    metrics = run.data.metrics
+    assert (metrics["rows_read"], metrics["rows_used"]) == (1200, 1192)
+    assert (metrics["coins"], metrics["dates"]) == (300, 4)
+    assert store.get_experiment(run.info.experiment_id).name == "crypto-liquidity-eda"
+    folder = Path(store.download_artifacts(run.info.run_id, ""))
+    assert {p.name for p in folder.iterdir()} == {
+        "report.html", "summary.txt", "cleaning.json", "tables", "figures"
+    }  # fmt: skip
+    assert len(list(folder.glob("figures/*.png"))) == 8
+    out, summary = capsys.readouterr().out, (folder / "summary.txt").read_text()
+    assert summary in out
+    assert "1,192 of 1,200 rows of 1 file(s): 300 coins on 4 date(s)" in summary
+    page = (folder / "report.html").read_text()
+    assert page.count("data:image/png") == 8
+    for number in ("1,192", "0.0296"):
+        assert number in page
+        assert number in summary
+    quantiles = pd.read_csv(folder / "tables/values.csv", index_col=0)
+    frame, _ = read(SAMPLE)
+    assert quantiles.loc["liquidity", "median"] == frame["liquidity"].median()
+
+
+def test_the_page_shows_every_figure_and_column_without_a_network(store, tmp_path):
+    chromium = "/usr/bin/chromium"
+    if not os.path.exists(chromium):
+        if os.environ.get("LIQUIDITY_REQUIRE_BROWSER") == "1":
+            pytest.fail(f"no browser at {chromium}")
+        pytest.skip(f"no browser at {chromium}")
+    from playwright.sync_api import sync_playwright
+
+    frame, cleaning = read(SAMPLE)
+    frame.loc[0, "coin"] = "<script>document.title='broken'</script>"
+    frame.loc[frame.index[-1], ["coin", "liquidity"]] = "<b>$x$</b>", 99.0
+    tables, pairs = eda.market_tables(frame, cleaning)
+    eda.write_report(tmp_path, frame, tables, pairs, headline=["<i>one</i>", "Warning: two"])
+    problems, asked = [], set()
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_context(offline=True).new_page()
+        page.on("console", lambda message: problems.append(message.text))
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("request", lambda request: asked.add(request.url.partition(":")[0]))
+        page.goto((tmp_path / "report.html").as_uri())
+        page.get_by_role("heading", name="Every column").wait_for()
+        widths = page.eval_on_selector_all("section > img", "all => all.map(i => i.naturalWidth)")
+        page.get_by_text("Click a table cell").wait_for()
+        title, text = page.title(), page.inner_text("body")
+        browser.close()
+    assert problems == []
+    assert asked <= {"file", "data"}, "the page needs the network"
+    assert (title, len(widths), min(widths) > 300) == ("Market report", 8, True)
+    assert "<i>one</i>" in text
+    assert "<b>$x$</b>" in text
+
+
+def test_the_deciles_hold_all_rows_and_are_ordered(sample_table):
+    frame, _ = read(SAMPLE)
+    deciles = eda.cap_deciles(frame)
+    assert (len(deciles), deciles["rows"].sum()) == (10, len(frame))
+    assert deciles["smallest cap"].is_monotonic_increasing
+    assert (deciles["largest cap"][:-1].to_numpy() <= deciles["smallest cap"][1:].to_numpy()).all()
+    share = (deciles["High share"] * deciles["rows"]).sum() / len(frame)
+    assert share == pytest.approx((frame["liquidity"] > 0.5).mean())
+
+
+def test_correlations_are_those_of_the_logarithms():
+    frame = days(*[("2022-03-16", f"c{n}", 10.0**n) for n in range(-6, 6)])
+    frame = frame.assign(price=frame["liquidity"] ** -2, **{"1h": 0.0, "24h": -1.0})
+    matrix = eda.log_correlation(frame)
+    assert matrix.loc["liquidity", "price"] == pytest.approx(-1)
+    assert np.isnan(matrix.loc["liquidity", "1h"]), "a constant correlates with nothing"
+
+
+def test_pairs_are_of_successive_dates_only():
+    pairs = eda.successive_pairs(
+        days(
+            ("2022-03-18", "a", 0.3), ("2022-03-16", "a", 0.1), ("2022-03-17", "b", 0.5),
+            ("2022-03-18", "b", 0.7), ("2022-03-20", "b", 0.9),
+        )
+    )  # fmt: skip
+    # The 20th follows the 18th in this data; `a` was not there on the 17th.
+    assert pairs[["before", "after"]].to_numpy().tolist() == [[0.5, 0.7], [0.7, 0.9]]
+    assert pairs["date"].dt.day.tolist() == [18, 20]
+
+
+def test_persistence_is_one_where_ranks_hold_and_minus_one_where_they_turn():
+    rows = [("2022-03-16", f"c{n}", 0.1 + n / 5) for n in range(5)]
+    rows += [("2022-03-17", f"c{n}", 0.2 + n / 5) for n in range(5)]
+    rows += [("2022-03-18", f"c{n}", 2.0 - n / 5) for n in range(5)]
+    pairs = eda.successive_pairs(days(*rows))
+    by_date = eda.persistence_by_date(pairs)
+    assert by_date["rank correlation"].tolist() == [pytest.approx(1), pytest.approx(-1)]
+    summary = eda.persistence_summary(pairs)["value"]
+    assert summary["pairs of a coin and two successive dates"] == 10
+    assert summary["High that stay High"] == 1.0
+    assert summary["Low that stay Low"] == pytest.approx(2 / 5)
+
+
+def test_many_dates_are_medians_of_months_in_the_text_and_all_in_the_file():
+    rows = [(date, "a", 0.1) for date in pd.date_range("2022-01-01", "2022-03-31")]
+    frame = days(*rows)
+    tables, _ = eda.market_tables(frame, Cleaning(["a.csv"], 90, 90, {}))
+    text = eda.as_text([], tables)
+    assert "High and Low by date (medians of every month)" in text
+    assert len(tables["High and Low by date"]) == 90
+    assert "2022-02-03" not in text
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [("2022-03-16", "a", 0.1)],
+        [("2022-03-16", "a", 0.0), ("2022-03-17", "a", 0.0)],
+        [("2022-03-16", "a", 1e17), ("2022-03-17", "a", 1e-17), ("2022-03-17", "$_{", 0.0)],
+        [(f"20{y}-01-01", f"c{n}", 0.3) for y in range(10, 55) for n in range(3)],
+    ],
+)
+def test_markets_of_every_shape_are_drawn(rows):
+    frame = days(*rows).assign(**{"1h": 0.0})
+    tables, pairs = eda.market_tables(frame, Cleaning(["a.csv"], len(rows), len(rows), {}))
+    assert list(tables)[:6] == TABLES
+    for figure in eda.market_figures(frame, tables, pairs).values():
+        figure.savefig(io.BytesIO(), format="png")
+    assert eda.as_text(["x"], tables).startswith("x\n\nRows")
+
+
+def test_what_is_missing_and_dropped_is_counted_by_reason(write_csv):
+    lines = ["2022-03-16,a,A,1,0.1,5,9", "2022-03-16,b,B,--,0.1,5,9", "2022-03-16,c,C,1,--,5,9",
+             "2022-03-16,d,D,1,0.1,5,0"]  # fmt: skip
+    frame, cleaning = read(write_csv(*lines))
+    rows = eda.row_counts(frame, cleaning)["rows"]
+    assert rows.to_dict() == {
+        "read": 4, "used": 2, "dropped: unknown price": 1, "dropped: mkt_cap 0": 1,
+        "used without 1h": 1, "used without 24h": 2, "used without 7d": 2,
+    }  # fmt: skip
+
+
+def test_a_warning_is_in_the_report(write_csv):
+    frame, cleaning = read(write_csv(*[f"2022-03-16,c{n},C,1,2.5,5,9" for n in range(30)]))
+    assert "Warning: " in "\n".join(eda.market_headline(frame, cleaning))
+    assert "are these percent?" in html.unescape("\n".join(eda.market_headline(frame, cleaning)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "nothing.csv"], "nothing.csv: no such file, folder or glob"),
+        (["--date", "x"], "unrecognized arguments: --date x"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_no_run(store, capsys, arguments, message):
+    try:
+        code = eda.main(arguments)
+    except SystemExit as exit:
+        code = exit.code
+    err = capsys.readouterr().err
+    assert (code, len(err.splitlines()), message in err) == (2, 1, True)
+    assert parents(store) == []
+
+
+def test_a_store_that_cannot_be_used_is_one_sentence(store, capsys, monkeypatch, tmp_path):
+    (tmp_path / "other.db").write_text("no database")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/other.db")
+    assert eda.main(["--data", str(SAMPLE)]) == 2
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 1
+    assert "cannot be used" in err
+
+
+def test_a_stopped_look_leaves_no_running_run(store, capsys, monkeypatch):
+    def stop(*args):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(eda, "as_page", stop)
+    assert eda.main(["--data", str(SAMPLE)]) == 130
+    assert capsys.readouterr().err == "liquidity.eda: stopped.\n"
+    (run,) = parents(store)
+    assert run.info.status == "KILLED"
+
+
+def test_the_real_panel_is_looked_at_without_1h(real_data):
+    frame, cleaning = read(real_data / "panel")
+    tables, pairs = eda.market_tables(frame, cleaning)
+    rows = tables["Rows"]["rows"]
+    assert (rows["read"], rows["used"], rows["dropped: mkt_cap 0"]) == (705439, 617390, 88049)
+    assert rows["used without 1h"] == 617390
+    assert len(tables["High and Low by date"]) == 2022
+    assert tables["Persistence by date"]["rank correlation"].median() > 0.9
+    assert len(pairs) > 600_000

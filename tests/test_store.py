@@ -1,0 +1,105 @@
+"""Whether the store can be used, and the model found in it."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+import pandas as pd
+import pytest
+from conftest import GOOD, PROJECT
+from mlflow.exceptions import MlflowException
+
+from liquidity import predict_liquidity, registry
+from liquidity.store import (
+    CHAMPION,
+    MODEL_NAME,
+    ModelError,
+    TrackingError,
+    check_store,
+    load_champion,
+    load_model,
+)
+
+COIN = (GOOD["24h_volume"], GOOD["mkt_cap"], GOOD["1h"], GOOD["price"])
+
+
+@pytest.mark.parametrize(
+    "uri", ["http://127.0.0.1:9", "sqlite:////proc/no/mlflow.db", "sqlite:///{folder}", "odd://x"]
+)
+def test_a_store_that_cannot_be_used_is_named_within_seconds(store, monkeypatch, tmp_path, uri):
+    uri = uri.format(folder=tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    started = time.monotonic()
+    with pytest.raises(TrackingError) as caught:
+        check_store()
+    assert uri in str(caught.value)
+    assert "MLFLOW_TRACKING_URI" in str(caught.value)
+    assert time.monotonic() - started < 8
+
+
+def test_a_read_only_store_is_named(store, monkeypatch, tmp_path):
+    uri = f"sqlite:///file:{tmp_path}/mlflow.db?mode=ro&uri=true"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(TrackingError, match="readonly"):
+        check_store()
+
+
+def test_checking_leaves_the_environment_as_it_was(store, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "77")
+    before = dict(os.environ)
+    check_store()
+    assert dict(os.environ) == before
+
+
+def test_predict_liquidity_answers_as_the_champion(champion, model):
+    expected = model.predict(pd.DataFrame([GOOD])).iloc[0]
+    liquidity, level = predict_liquidity(*COIN)
+    assert (liquidity, level) == (expected["liquidity"], expected["level"])
+    assert (type(liquidity), type(level)) == (float, str)
+    volume, *rest = COIN
+    assert predict_liquidity(str(volume), *rest) == (liquidity, level)
+
+
+def test_predict_liquidity_refuses_what_the_model_refuses(champion):
+    for value in (0, None, True, "much", float("nan")):
+        with pytest.raises(MlflowException, match="column mkt_cap: expected a finite number > 0"):
+            predict_liquidity(1e7, value, 0.01, 1.0)
+
+
+def test_predict_liquidity_follows_the_champion(champion, model):
+    before = load_champion()
+    assert load_champion() is before
+    source = champion.get_model_version(MODEL_NAME, "1").source
+    registry.register(source, registry.Decision(True, "again", {}), name=MODEL_NAME)
+    assert champion.get_model_version_by_alias(MODEL_NAME, CHAMPION).version == 2
+    assert load_champion() is not before
+
+
+def test_without_a_champion_the_cure_is_said(store):
+    with pytest.raises(ModelError, match=r"no champion of crypto-liquidity .*train one first"):
+        predict_liquidity(*COIN)
+
+
+def test_importing_the_package_imports_no_mlflow():
+    code = "import liquidity, sys; assert callable(liquidity.predict_liquidity); "
+    code += "assert not {'mlflow', 'pandas', 'sklearn'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=PROJECT)
+
+
+def test_loading_leaves_nothing_on_the_disk(champion, tmp_path, monkeypatch):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    load_model(f"models:/{MODEL_NAME}@{CHAMPION}")
+    assert list(scratch.iterdir()) == []
+
+
+def test_metadata_of_another_format_is_refused(model_folder, tmp_path):
+    folder = shutil.copytree(model_folder, tmp_path / "model")
+    metadata = folder / "artifacts/metadata.json"
+    metadata.write_text(metadata.read_text().replace('"format": 2', '"format": 7'))
+    with pytest.raises(ModelError, match="has format 7, expected 2; train again"):
+        load_model(str(folder))
