@@ -71,13 +71,13 @@ def run(X, y, folds, grid, executor, *, on_trial):
 
 def measure(grid, data, ways):
     """Seconds and mean scores of searches one after the other; runs in a process of its own."""
-    from liquidity import tracking
+    from liquidity import store
 
     table = build_table(read_market(data)[0])
     training = table.iloc[split_rows(table, split="random", test_size=0.2, random_state=42)[0]]
     X, y = inputs_and_target(training)
     folds = make_folds(training, split="random", cv=5)
-    tracking.check_store()  # makes the store, which is no part of a search
+    store.check_store()  # makes the store, which is no part of a search
     results = []
     for way in ways:
         started = time.perf_counter()

@@ -1,5 +1,6 @@
 """From a fitted pipeline to the files of the registered model, compared with the pipeline."""
 
+import hashlib
 import json
 from dataclasses import dataclass
 
@@ -11,8 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from liquidity.evaluation import COVERAGE, EPSILON
 from liquidity.features import FEATURES, THRESHOLD
+from liquidity.store import FORMAT
 
-FORMAT = 1  # of metadata.json; a server refuses a number it does not know
 # Sums in another order differ in the fifteenth digit; a wrong branch differs in the first.
 TOLERANCE = 1e-9
 THRESHOLD_POINTS = 20_000
@@ -40,8 +41,11 @@ def write_artifacts(folder, pipeline, train, *, quantile, data_digest):
         "metadata": folder / "metadata.json",
     }
     skops.io.dump(pipeline, paths["pipeline"])
-    paths["forest"].write_bytes(compile_forest(pipeline[-1]))
+    forest = compile_forest(pipeline[-1])
+    paths["forest"].write_bytes(forest)
     metadata = build_metadata(pipeline, train, quantile=quantile, data_digest=data_digest)
+    # A forest and a metadata file that do not belong together would score, and be wrong.
+    metadata["forest_sha256"] = hashlib.sha256(forest).hexdigest()
     paths["metadata"].write_text(json.dumps(metadata, indent=2) + "\n")
     return {name: str(path) for name, path in paths.items()}
 

@@ -1,8 +1,16 @@
 """The progress bar of long jobs, and what stands in for it where there is no terminal."""
 
+import time
 from contextlib import contextmanager
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 LINES = 9  # how many where there is no terminal
 
@@ -26,3 +34,27 @@ def progress_bar(console, title, total):
                 console.print(f"{title} {done}/{total} {note}", highlight=False)
 
         yield advance
+
+
+@contextmanager
+def rows_progress(console, title, total):
+    """Yields `reach(position, rows)`: so much of `total` (bytes, say) is done, which is so many
+    rows; shows the share, the rows, rows per second and the time left.
+    """
+    columns = (
+        TextColumn(title), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[note]}"),
+        TimeRemainingColumn(),
+    )  # fmt: skip
+    started, said = time.monotonic(), 0
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=total, note="")
+
+        def reach(position, rows):
+            nonlocal said
+            note = f"{rows:,} rows, {rows / (time.monotonic() - started):,.0f} rows/s"
+            bar.update(task, completed=position, note=note)
+            if not console.is_terminal and position * LINES // max(1, total) > said:
+                said = position * LINES // max(1, total)
+                console.print(f"{title} {position / total:.0%} {note}", highlight=False)
+
+        yield reach

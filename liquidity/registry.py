@@ -10,35 +10,20 @@ from pathlib import Path
 import mlflow
 import pandas as pd
 from mlflow.exceptions import MlflowException
-from mlflow.models import ModelSignature
-from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 from sklearn.metrics import r2_score
 
 from liquidity.artifact import check_parity, write_artifacts
 from liquidity.evaluation import log_r2
-from liquidity.features import FEATURES, TARGET, THRESHOLD, inputs_and_target
+from liquidity.features import FEATURES, TARGET, inputs_and_target
 from liquidity.market import KEYS
+from liquidity.store import CHAMPION, MODEL_NAME, SIGNATURE, champion_version, load_model
 
-MODEL_NAME = "crypto-liquidity"
-CHAMPION, CHALLENGER = "champion", "challenger"
+CHALLENGER = "challenger"
 PROMOTE = ("auto", "always", "never")
 CLEANED_DATA = "cleaned_data.csv"
 LEAST_ROWS = 100
 # What scoring needs, and no more; the full mlflow would bring scikit-learn with it.
 REQUIREMENTS = ("mlflow-skinny", "numpy", "pandas", "onnxruntime")
-SIGNATURE = ModelSignature(
-    inputs=Schema([ColSpec("double", name) for name in FEATURES]),
-    outputs=Schema(
-        [
-            ColSpec("double", "liquidity"),
-            ColSpec("string", "level"),
-            ColSpec("double", "lower"),
-            ColSpec("double", "upper"),
-            ColSpec("boolean", "in_range"),
-        ]
-    ),
-    params=ParamSchema([ParamSpec("threshold", "double", THRESHOLD)]),
-)
 
 
 @dataclass(frozen=True)
@@ -126,7 +111,7 @@ def _gate(model_uri, champion, table, *, by):
 
 
 def _score(model_uri, table):
-    answer = mlflow.pyfunc.load_model(model_uri).predict(table[FEATURES])
+    answer = load_model(model_uri).predict(None, table[FEATURES])
     return answer["liquidity"].to_numpy(float)
 
 
@@ -159,17 +144,6 @@ def register(model_uri, decision, *, name):
     client.update_model_version(name, version, description)
     client.set_registered_model_alias(name, decision.role, version)
     return version
-
-
-def champion_version(name):
-    """The champion's ModelVersion, or None."""
-    try:
-        return mlflow.MlflowClient().get_model_version_by_alias(name, CHAMPION)
-    except MlflowException as error:
-        # An unknown alias is INVALID_PARAMETER_VALUE in this version of MLflow.
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            return None
-        raise
 
 
 def make_champion(name, version):

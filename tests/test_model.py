@@ -1,47 +1,19 @@
 """The registered pyfunc: its rules, its artifact, and what it answers."""
 
 import json
-import shutil
 
-import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import GOOD
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from mlflow.exceptions import MlflowException
 from sklearn.ensemble import RandomForestRegressor
 
-from liquidity import artifact, registry
+from liquidity import artifact
 from liquidity.features import FEATURES, inputs_and_target
 from liquidity.pipeline import build_pipeline, with_forest_params
-
-GOOD = {"24h_volume": 1e7, "mkt_cap": 1e8, "1h": 0.01, "price": 1.0}
-
-
-@pytest.fixture(scope="module")
-def fitted(sample_table):
-    pipeline = with_forest_params(build_pipeline(random_state=0), n_estimators=20)
-    return pipeline.fit(*inputs_and_target(sample_table))
-
-
-@pytest.fixture(scope="module")
-def model_folder(tmp_path_factory, fitted, sample_table, empty_store):
-    """The model as MLflow stores it."""
-    folder = tmp_path_factory.mktemp("model")
-    shutil.copy(empty_store, folder / "mlflow.db")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
-        with mlflow.start_run():
-            uri = registry.log_model(fitted, sample_table, quantile=0.5, digest="d")
-        path = mlflow.artifacts.download_artifacts(uri, dst_path=folder / "downloaded")
-    return folder / path
-
-
-@pytest.fixture(scope="module")
-def model(model_folder):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-        return mlflow.pyfunc.load_model(str(model_folder))
 
 
 def frame(**changes):
@@ -101,6 +73,75 @@ def test_what_is_no_number_is_refused_behind_mlflows_schema_too(model, value, me
     rows = pd.DataFrame([GOOD, GOOD | {"price": value}]).astype({"price": object})
     with pytest.raises(MlflowException, match=f"row 1, column price: .*{message}"):
         inner.predict(None, rows)
+
+
+def predict_or_error(inner, rows, **params):
+    try:
+        return inner.predict(None, rows, params=params)
+    except MlflowException as error:
+        return error
+
+
+scalars = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(),
+    st.sampled_from(["1e400", "0x1", "1_0", " 2 ", "True", "nan", "\ud800", "9" * 400, 10**400]),
+)  # fmt: skip
+anything = st.recursive(
+    scalars, lambda v: st.lists(v, max_size=3) | st.dictionaries(st.text(), v, max_size=3)
+)
+usual = st.floats(0, 1e18, exclude_min=True) | st.integers(1, 10**18).map(str)
+cells = st.one_of(usual, usual, usual, usual, anything)
+rows = st.lists(
+    st.fixed_dictionaries(dict.fromkeys(FEATURES, cells), optional={"coin": anything}),
+    min_size=1,
+    max_size=4,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(rows=rows, threshold=st.none() | st.floats(-1, 1) | anything)
+@example(rows=[GOOD], threshold=10**400)
+@example(rows=[GOOD | {"price": int("9" * 4000) ** 2}], threshold=None)
+def test_whatever_json_holds_is_scored_or_refused_with_that_one_error(model, rows, threshold):
+    inner = model.unwrap_python_model()
+    frame = pd.DataFrame({name: pd.Series([r[name] for r in rows], dtype=object) for name in GOOD})
+    answer = predict_or_error(inner, frame, threshold=threshold)
+    if isinstance(answer, MlflowException):
+        assert answer.error_code == "INVALID_PARAMETER_VALUE"
+        assert len(answer.message) < 300
+        return
+    numbers = answer[["lower", "liquidity", "upper"]].to_numpy()
+    assert np.isfinite(numbers).all()
+    assert (np.diff(numbers) >= 0).all()
+    assert set(answer["level"]) <= {"High", "Low"}
+
+
+@pytest.mark.parametrize("rows", [None, 7, "text", [], [[1, 2, 3, 4]], {"price": 1}, object()])
+def test_what_is_no_table_is_refused_with_that_error_too(model, rows):
+    with pytest.raises(MlflowException) as caught:
+        model.unwrap_python_model().predict(None, rows)
+    assert caught.value.error_code == "INVALID_PARAMETER_VALUE"
+
+
+def test_a_column_that_stands_there_twice_is_refused(model):
+    twice = pd.concat([frame(), frame()[["price"]]], axis=1)
+    with pytest.raises(MlflowException, match="column price: stands there more than once"):
+        model.unwrap_python_model().predict(None, twice)
+
+
+def test_an_endless_value_is_cut_in_the_message(model):
+    with pytest.raises(MlflowException, match=r"got 'x+\.\.\.") as caught:
+        model.unwrap_python_model().predict(None, frame().astype(object).assign(price="x" * 10**6))
+    assert len(caught.value.message) < 300
+
+
+def test_many_rows_have_the_bits_of_one(model, sample_table):
+    """Rows are sorted to be scored; nobody should see it."""
+    X, _ = inputs_and_target(sample_table)
+    inner = model.unwrap_python_model()
+    many = np.tile(X, (3, 1))[np.random.default_rng(0).permutation(3 * len(X))]
+    one_by_one = [inner.score(row[None])[0][0] for row in many]
+    assert np.array_equal(inner.score(many)[0], one_by_one)
 
 
 def test_strings_that_hold_numbers_and_extra_columns_are_accepted(model):

@@ -1,0 +1,487 @@
+"""Rows of a table or a file in, the same rows with their scores out (python -m liquidity.scoring).
+
+A block is a pyarrow Table; what stands in its cells may be text, as in a CSV file.
+"""
+
+import fcntl
+import gzip
+import os
+import signal
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from mlflow.exceptions import MlflowException
+from pyarrow import csv
+from rich.console import Console
+
+from liquidity import store
+from liquidity.arguments import Parser, whole_number
+from liquidity.market import ALIASES, MarketDataError, parse_numbers
+from liquidity.progress import rows_progress
+
+SUFFIXES = (".csv", ".csv.gz", ".parquet")  # what can be written too
+BLOCK_BYTES = 2**20  # of CSV; a row has to fit in
+BLOCK_ROWS = 2**16  # of Parquet
+SCORES = {
+    "liquidity": pa.float64(),
+    "level": pa.string(),
+    "lower": pa.float64(),
+    "upper": pa.float64(),
+    "in_range": pa.bool_(),
+    "error": pa.string(),
+}
+
+
+def score_rows(model, table, *, threshold=None):
+    """Score every row of a block: the table with the columns of SCORES behind its own.
+
+    `model` is the unwrapped LiquidityModel. A row that breaks a rule has an `error` that names
+    column, rule and value, and null scores; an own column of the name of a score is kept as
+    `input_<name>`. Raises MarketDataError when a needed column is missing or stands there twice.
+    """
+    positions = find_inputs(table.schema.names, model.features)
+    X, _ = parse_inputs(table, positions)
+    return add_scores(model, table, X, positions, threshold=threshold)
+
+
+def find_inputs(names, features):
+    """Positions of the columns `features` among `names`, which may be padded or aliases."""
+    known = [ALIASES.get(name.strip(), name.strip()) for name in names]
+    for feature in features:
+        count = known.count(feature)
+        if count != 1:
+            found = "stands there more than once" if count else "missing"
+            raise MarketDataError(
+                f"column {feature}: {found}; expected {', '.join(features)} once each, "
+                f"got {', '.join(names) or 'no columns'}"
+            )
+    return [known.index(feature) for feature in features]
+
+
+def parse_inputs(table, positions):
+    """X, float64 of shape (rows, inputs) with NaN for unknown, and which cells are no number."""
+    columns = [_numbers(table.column(position)) for position in positions]
+    return tuple(np.column_stack(parts) for parts in zip(*columns, strict=True))
+
+
+def add_scores(model, table, X, positions, *, threshold=None):
+    """The block with its scores, where X has been parsed from the columns at `positions`."""
+    broken = model.broken(X)
+    good = ~broken.any(axis=1)
+    scores = {}
+    if good.any():
+        scores = model.answer(X[good], threshold)
+    scores = {name: _spread(scores[name], good) for name in scores}
+    scores["error"] = pa.array(_errors(model, table, broken, positions), pa.string())
+    names = output_names(table.schema.names)
+    for name, type_ in SCORES.items():
+        column = scores.get(name)
+        table = table.append_column(name, pa.nulls(len(X), type_) if column is None else column)
+    return table.rename_columns(names)
+
+
+def output_names(names):
+    """The names of a scored block's columns; no score hides a column that the input has."""
+    taken = {*names, *SCORES}
+    own = []
+    for name in names:
+        if name in SCORES:
+            while name in taken:
+                name = f"input_{name}"
+            taken.add(name)
+        own.append(name)
+    return [*own, *SCORES]
+
+
+def csv_lines(table):
+    """The rows of a block as CSV bytes without a header; a cell is quoted where it must be."""
+    *cells, last = [_csv_cells(column) for column in table.columns]
+    lines = pc.binary_join_element_wise(*cells, pc.binary_join_element_wise(last, "\n", ""), ",")
+    return b"".join(chunk.buffers()[2].to_pybytes() for chunk in lines.chunks if len(chunk))
+
+
+def csv_header(names):
+    """The line above `csv_lines` as bytes."""
+    return csv_lines(pa.table([[name] for name in names], names=list(names)))
+
+
+def _numbers(column):
+    """float64 values and which cells are no number, each of shape (rows,)."""
+    type_ = column.type
+    if pa.types.is_integer(type_) or pa.types.is_floating(type_) or pa.types.is_string(type_):
+        try:
+            values = pc.cast(column, pa.float64(), safe=False)
+        except pa.ArrowInvalid:
+            pass  # money, padding, marks for unknown, or no number
+        else:
+            return values.to_numpy(), np.zeros(len(values), bool)
+    values, wrong, _ = parse_numbers(column.to_pandas())
+    return values.to_numpy(), wrong
+
+
+def _csv_cells(column):
+    cells = pc.fill_null(pc.cast(column, pa.string()), "")
+    special = pc.match_substring_regex(cells, '[",\r\n]')
+    if not pc.any(special).as_py():
+        return cells
+    doubled = pc.replace_substring(cells, '"', '""')
+    return pc.if_else(special, pc.binary_join_element_wise('"', doubled, '"', ""), cells)
+
+
+def _spread(values, good):
+    """`values` at the rows that are `good`, null elsewhere."""
+    full = np.zeros(len(good), values.dtype)
+    full[good] = values
+    return pa.array(full, mask=~good)
+
+
+def _errors(model, table, broken, positions):
+    """For each row what is wrong with it, or None."""
+    errors = [None] * len(broken)
+    for row in np.flatnonzero(broken.any(axis=1)):
+        problems = [
+            model.problem(model.features[i], table.column(positions[i])[row].as_py())
+            for i in np.flatnonzero(broken[row])
+        ]
+        errors[row] = "; ".join(problems)
+    return errors
+
+
+@dataclass(frozen=True)
+class Source:
+    """An opened input file: its columns' names, its blocks, and how many of its bytes so many
+    blocks with so many rows are.
+    """
+
+    names: list[str]
+    blocks: Iterator[pa.Table]
+    position: Callable[[int, int], int]
+
+
+def main(argv=None):
+    """Score files; returns the exit code: 0, 1 (failed), 2 (bad input) or 130 (stopped)."""
+    args = parse_arguments(argv)
+    store.quieten_mlflow()
+    try:
+        jobs = plan(args.input, args.output, overwrite=args.overwrite)
+        store.check_store()
+        model = store.load_model(args.model_uri)
+        console = Console()
+        needed = [*model.features, "coin"] if args.top else model.features
+        score_files(model, jobs, console, overwrite=args.overwrite, needed=needed)
+        if args.top:
+            show_ranking([output for _, output in jobs], args.top, console)
+    except (MarketDataError, store.ModelError, store.TrackingError) as error:
+        print(f"scoring: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("scoring: stopped; nothing half-written is left.", file=sys.stderr)
+        return 130
+    except (MlflowException, OSError, MemoryError, pa.ArrowException) as error:
+        print(f"scoring: failed: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def parse_arguments(argv):
+    """The settings; leaves with exit code 2 and one sentence where they make no sense."""
+    parser = Parser(prog="scoring", description=__doc__.splitlines()[0])
+    parser.add_argument("--input", type=Path, required=True, help="a file or a folder of files")
+    parser.add_argument(
+        "--output", type=Path, required=True, help="a file, or an existing folder for their names"
+    )
+    default = f"models:/{store.MODEL_NAME}@{store.CHAMPION}"
+    parser.add_argument("--model-uri", default=default, help=f"({default})")
+    parser.add_argument(
+        "--top", type=whole_number(0), default=0, help="show and draw so many of both ends (0)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
+    return parser.parse_args(argv)
+
+
+def plan(input, output, *, overwrite):
+    """The pairs (input file, output file); raises MarketDataError where they make no sense."""
+    if input.is_dir():
+        sources = sorted(p for p in input.iterdir() if p.name.endswith(SUFFIXES) and p.is_file())
+        if not sources:
+            raise MarketDataError(f"{input}: holds no file that ends in {', '.join(SUFFIXES)}.")
+        if not output.is_dir():
+            raise MarketDataError(
+                f"{output}: no such folder; the input is a folder, so the output has to be an "
+                "existing one: make it first."
+            )
+    elif input.exists():
+        sources = [input]
+    else:
+        raise MarketDataError(f"{input}: no such file or folder (looked from {Path.cwd()}).")
+    jobs = [(s, output / s.name if output.is_dir() else output) for s in sources]
+    for source, target in jobs:
+        for path in (source, target):
+            if not path.name.endswith(SUFFIXES):
+                raise MarketDataError(
+                    f"{path}: unknown kind of file; expected a name that ends in "
+                    f"{', '.join(SUFFIXES)}."
+                )
+        if not target.parent.is_dir():
+            raise MarketDataError(f"{target.parent}: no such folder: make it first.")
+        if target.exists() and target.samefile(source):
+            raise MarketDataError(f"{target}: is the input; write to another name.")
+        _refuse_existing(target, overwrite)
+    return jobs
+
+
+def score_files(model, jobs, console, *, overwrite, needed):
+    """Score each (input file, output file) of `jobs`, which all have to have the columns `needed`.
+
+    An output appears when it is complete. Raises MarketDataError for what is wrong in an input,
+    before the first is scored where its header shows it.
+    """
+    for source, _ in jobs:
+        with _opened(source) as opened:
+            _find(opened.names, needed, source)
+    done = rows = errors = 0
+    total = sum(source.stat().st_size for source, _ in jobs)
+    with rows_progress(console, "Scoring", total) as reach:
+
+        def on_block(position, scored):
+            nonlocal rows, errors
+            rows += len(scored)
+            errors += len(scored) - scored["error"].null_count
+            reach(done + position, rows)
+
+        for source, target in jobs:
+            score_file(model, source, target, overwrite=overwrite, on_block=on_block)
+            done += source.stat().st_size
+    where = jobs[0][1] if len(jobs) == 1 else f"{len(jobs)} files in {jobs[0][1].parent}"
+    unscored = f"; {errors:,} without a score, whose column error says why" if errors else ""
+    console.print(f"{rows:,} rows written to {where}{unscored}.", highlight=False, soft_wrap=True)
+
+
+def show_ranking(outputs, top, console):
+    """Print the most and the least liquid coins of scored files, and draw them beside the first."""
+    # Not at the top: they take a second to import, and few ask for them.
+    from liquidity.plots import ranking
+    from liquidity.ranking import as_table, rank_scores
+
+    ranked = rank_scores(pd.concat(map(_read_scored, outputs), ignore_index=True), top=top)
+    console.print(as_table(ranked, top=top))
+    picture = outputs[0].with_name(f"{outputs[0].name.partition('.')[0]}_top.png")
+    ranking(ranked, f"The {top} most and least liquid coins").savefig(picture)
+    console.print(f"Drawn in {picture}.", highlight=False, soft_wrap=True)
+
+
+def _read_scored(path):
+    frame = pd.read_parquet(path) if path.name.endswith(".parquet") else pd.read_csv(path)
+    return frame.rename(columns=lambda name: ALIASES.get(name.strip(), name.strip()))
+
+
+def score_file(model, source, target, *, overwrite=False, on_block=None):
+    """Write the rows of the file `source` with their scores to `target`, which is there when it
+    is complete.
+
+    `on_block` is called with the bytes done so far and each scored block. Raises MarketDataError
+    for what is wrong in `source`.
+    """
+    blocks = rows = 0
+    with ExitStack() as stack:
+        opened = stack.enter_context(_opened(source))
+        file = stack.enter_context(_replaced(target, overwrite))
+        positions = _find(opened.names, model.features, source)
+
+        def score(numbered):
+            first_row, block = numbered
+            X, wrong = parse_inputs(block, positions)
+            _refuse_text(source, block, wrong, positions, model, first_row)
+            return add_scores(model, block, X, positions)
+
+        write = None
+        for scored in _in_threads(score, _numbered(opened.blocks)):
+            if write is None:
+                write = stack.enter_context(_writer(target, file, scored.schema))
+            write(scored)
+            blocks += 1
+            rows += len(scored)
+            if on_block:
+                on_block(opened.position(blocks, rows), scored)
+        if not rows:
+            raise MarketDataError(f"{source}: has a header but no rows.")
+
+
+def _numbered(blocks):
+    """The blocks, each with the number of rows before it."""
+    rows = 0
+    for block in blocks:
+        yield rows, block
+        rows += len(block)
+
+
+def _in_threads(function, items):
+    """`map` with a thread per core, which takes only as many items in advance, to save memory."""
+    threads = joblib.cpu_count()
+    pending = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for item in items:
+                pending.append(pool.submit(function, item))
+                if len(pending) > threads:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _find(names, needed, source):
+    try:
+        return find_inputs(names, needed)
+    except MarketDataError as error:
+        raise MarketDataError(f"{source}, {error}.") from None
+
+
+def _refuse_text(source, block, wrong, positions, model, first_row):
+    """Text where a number belongs means shifted columns or another file, not an unknown value."""
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        value = block.column(positions[column])[row].as_py()
+        raise MarketDataError(
+            f"{source}, row {first_row + row + 2}, column {model.features[column]}: expected a "
+            f"number, got {value!r}: mend it, or empty the cell to have the row marked instead."
+        )
+
+
+def _refuse_existing(target, overwrite):
+    if target.exists() and not overwrite:
+        raise MarketDataError(f"{target}: exists; use --overwrite to replace it.")
+
+
+@contextmanager
+def _opened(path):
+    """The file as a Source."""
+    with ExitStack() as stack:
+        with _reading(path):
+            file = stack.enter_context(pa.OSFile(str(path)))
+            open_blocks = _open_parquet if path.name.endswith(".parquet") else _open_csv
+            names, batches, position = open_blocks(file, path)
+        yield Source(names, _tables(path, batches), position)
+
+
+def _open_csv(file, path):
+    # Every cell as text, so that it comes back as it stood. Without threads errors name the row.
+    read = csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES)
+    parse = csv.ParseOptions(newlines_in_values=True)
+    with csv.open_csv(path, read_options=read, parse_options=parse) as head:
+        names = head.schema.names
+    text = csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()))
+    packed = path.suffix == ".gz"
+    stream = pa.CompressedInputStream(file, "gzip") if packed else file
+    batches = csv.open_csv(stream, read_options=read, parse_options=parse, convert_options=text)
+    size = file.size()
+
+    def position(blocks, rows):
+        # Arrow reads thirty blocks ahead, so where it is in the file says little.
+        return file.tell() if packed else min(blocks * BLOCK_BYTES, size)
+
+    return names, batches, position
+
+
+def _open_parquet(file, path):
+    # Without reading ahead: a file may be one row group, larger than memory.
+    parquet = pq.ParquetFile(file, pre_buffer=False)
+    share = file.size() / max(1, parquet.metadata.num_rows)
+    batches = parquet.iter_batches(BLOCK_ROWS)
+    return parquet.schema_arrow.names, batches, lambda blocks, rows: int(rows * share)
+
+
+def _tables(path, batches):
+    while True:
+        with _reading(path):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        if batch.num_rows:
+            yield pa.Table.from_batches([batch])
+
+
+@contextmanager
+def _reading(path):
+    """What cannot be read is a MarketDataError, unlike what cannot be written."""
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        kind = "Parquet" if path.name.endswith(".parquet") else "CSV"
+        reason = str(error).strip().partition("\n")[0].rstrip(".") or repr(error)
+        raise MarketDataError(f"{path}: cannot be read as {kind}: {reason}.") from error
+
+
+@contextmanager
+def _writer(target, file, schema):
+    """Yields a function that writes a block to `file` in the format of the name `target`."""
+    if target.name.endswith(".parquet"):
+        with pq.ParquetWriter(file, schema) as writer:
+            yield writer.write_table
+        return
+    for field in schema:
+        try:
+            pc.cast(pa.nulls(0, field.type), pa.string())
+        except pa.ArrowNotImplementedError:
+            raise MarketDataError(
+                f"{target}: the input's column {field.name} is {field.type}, which CSV cannot "
+                "hold; write to a name that ends in .parquet."
+            ) from None
+    with (
+        gzip.open(file, "wb", compresslevel=6) if target.suffix == ".gz" else nullcontext(file) as f
+    ):
+        f.write(csv_header(schema.names))
+        yield lambda block: f.write(csv_lines(block))
+
+
+@contextmanager
+def _replaced(target, overwrite):
+    """A file beside `target` to write to, which takes its name when the block ends well.
+
+    A kill leaves the file beside it, `.NAME.partial`; the next one to write `target` uses it up.
+    """
+    partial = target.with_name(f".{target.name}.partial")
+    with _locked(partial, target) as file:
+        try:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            _refuse_existing(target, overwrite)
+            partial.replace(target)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+
+
+def _locked(partial, target):
+    """`partial`, empty, opened for writing, and not by another process."""
+    while True:
+        file = os.fdopen(os.open(partial, os.O_RDWR | os.O_CREAT, 0o666), "wb")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise MarketDataError(f"{target}: another process is writing it.") from None
+        # The other process may have finished, and what was opened here be its output.
+        if partial.exists() and partial.stat().st_ino == os.fstat(file.fileno()).st_ino:
+            file.truncate()
+            return file
+        file.close()
+
+
+if __name__ == "__main__":
+    # `mlflow run`, docker and batch systems end a job with SIGTERM: clean up as after Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sys.exit(main())
