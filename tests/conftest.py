@@ -11,16 +11,20 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from playwright.sync_api import sync_playwright
 
 import train
-from liquidity.features import build_table
+from liquidity import registry
+from liquidity.features import build_table, inputs_and_target
 from liquidity.market import read_market
+from liquidity.pipeline import build_pipeline, with_forest_params
 
 PROJECT = Path(__file__).parents[1]
 SAMPLE = PROJECT / "data/sample.csv"
 # A whole job in four seconds.
 SMALL = ["--data", str(SAMPLE), "--n-estimators", "3,6", "--max-depth", "none,4"]
 SMALL += ["--min-samples-split", "2", "--cv", "3"]
+GOOD = {"24h_volume": 1e7, "mkt_cap": 1e8, "1h": 0.01, "price": 1.0}
 REAL_DATA = Path(os.environ.get("LIQUIDITY_REAL_DATA", PROJECT / "../shared/data"))
 
 
@@ -48,10 +52,23 @@ def empty_store(tmp_path_factory):
 @pytest.fixture
 def store(tmp_path, monkeypatch, empty_store):
     """A tracking store of the test's own, in its own working folder; yields a client."""
-    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    yield from use_copy(empty_store, tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def champion(tmp_path, monkeypatch, model_folder):
+    """The same with the model of the tests as crypto-liquidity's champion."""
+    yield from use_copy(model_folder.parent / "mlflow.db", tmp_path, monkeypatch)
+
+
+def use_copy(database, tmp_path, monkeypatch):
+    shutil.copy(database, tmp_path / "mlflow.db")
     monkeypatch.chdir(tmp_path)
-    for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"):  # mlflow.set_experiment sets one
-        monkeypatch.delenv(name, raising=False)
+    # mlflow.set_experiment sets a variable and a global, which the next test would find.
+    monkeypatch.setattr(mlflow.tracking.fluent, "_active_experiment_id", None)
+    for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"):
+        monkeypatch.setenv(name, "")  # so that there is something to put back
+        monkeypatch.delenv(name)
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     yield mlflow.MlflowClient()
@@ -61,6 +78,34 @@ def store(tmp_path, monkeypatch, empty_store):
 @pytest.fixture(scope="session")
 def sample_table():
     return build_table(read_market(SAMPLE)[0])
+
+
+@pytest.fixture(scope="session")
+def fitted(sample_table):
+    pipeline = with_forest_params(build_pipeline(random_state=0), n_estimators=20)
+    return pipeline.fit(*inputs_and_target(sample_table))
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory, fitted, sample_table, empty_store):
+    """The model as MLflow stores it, beside the store whose champion it is."""
+    folder = tmp_path_factory.mktemp("model")
+    shutil.copy(empty_store, folder / "mlflow.db")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        with mlflow.start_run(experiment_id="0"):
+            uri = registry.log_model(fitted, sample_table, quantile=0.5, digest="d")
+        decision = registry.Decision(True, "of the tests", {})
+        registry.register(uri, decision, name=registry.MODEL_NAME)
+        return Path(mlflow.artifacts.download_artifacts(uri, dst_path=folder / "model"))
+
+
+@pytest.fixture(scope="session")
+def model(model_folder):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+        return mlflow.pyfunc.load_model(str(model_folder))
 
 
 @pytest.fixture
@@ -74,6 +119,21 @@ def write_csv(tmp_path):
         return path
 
     return write
+
+
+def coin(number, **fields):
+    """A coin as CoinGecko's /coins/markets answers it."""
+    return {
+        "id": f"coin-{number}", "symbol": f"c{number}", "name": f"Coin {number}",
+        "image": "https://example.org/coin.png", "current_price": 1.5, "market_cap": 10_000_000,
+        "market_cap_rank": number, "total_volume": 2_000_000.0,
+        "roi": {"times": 5, "currency": "usd", "percentage": 500},
+        "last_updated": "2026-11-24T23:59:01.123Z",
+        "price_change_percentage_1h_in_currency": 1.0,
+        "price_change_percentage_24h_in_currency": -2,
+        "price_change_percentage_7d_in_currency": 3.0,
+        **fields,
+    }  # fmt: skip
 
 
 def wait_for_http(url):
@@ -119,6 +179,62 @@ def complete(tmp_path_factory, empty_store):
 
 @pytest.fixture
 def free_port():
+    return free_port_number()
+
+
+def free_port_number():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+@pytest.fixture
+def start_serve(tmp_path, complete, free_port):
+    """Start `python -m serve` over the registry of a finished run; returns the process."""
+    client, _ = complete
+    servers = []
+
+    def start(*options, wait=True, **settings):
+        environment = os.environ | {
+            "MLFLOW_TRACKING_URI": client.tracking_uri,
+            "PYTHONPATH": str(PROJECT),
+            "LIQUIDITY_CACHE_DIR": str(tmp_path / "cache"),
+            "LIQUIDITY_REFRESH_SECONDS": "0.2",
+        }
+        command = [sys.executable, "-m", "serve", "--port", str(free_port), *options]
+        with (tmp_path / "log").open("a") as log:
+            server = subprocess.Popen(
+                command, cwd=tmp_path, env=environment | settings, stdout=log, stderr=log
+            )
+        server.url = f"http://127.0.0.1:{free_port}"
+        server.log = tmp_path / "log"
+        servers.append(server)
+        if wait:
+            wait_for_http(f"{server.url}/health")
+        return server
+
+    yield start
+    for server in servers:
+        if server.poll() is None:
+            server.terminate()
+        server.wait(10)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Debian's Chromium, or a skip; where CI requires it, a failure."""
+    chromium = "/usr/bin/chromium"
+    if not os.path.exists(chromium):
+        message = f"no browser at {chromium}; apt-get install chromium"
+        if os.environ.get("LIQUIDITY_REQUIRE_BROWSER") == "1":
+            pytest.fail(message)
+        pytest.skip(message)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser):
+    return browser.new_page()

@@ -5,20 +5,32 @@ import re
 import subprocess
 import sys
 
+import pytest
 import yaml
 from conftest import PROJECT, SAMPLE
 
 import train
-from liquidity import registry
+from liquidity import coingecko, eda, registry, scoring
 from liquidity.market import read_market
+from serve import __main__ as server
 
 
-def test_mlproject_has_the_jobs_options_with_their_defaults():
-    entry = yaml.safe_load((PROJECT / "MLproject").read_text())["entry_points"]["main"]
-    defaults = train.parse_arguments([]).logged
-    assert entry["parameters"].keys() == defaults.keys()
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("main", train.parse_arguments([]).logged),
+        ("fetch", vars(coingecko.parse_arguments([]))),
+        ("eda", {"data": eda.parse_arguments([]).data}),
+        ("serve", vars(server.parse_arguments([]))),
+        ("score", vars(scoring.parse_arguments(["--input", "i", "--output", "o"]))),
+    ],
+)
+def test_mlproject_has_the_jobs_options_with_their_defaults(name, options):
+    entry = yaml.safe_load((PROJECT / "MLproject").read_text())["entry_points"][name]
+    assert entry["parameters"].keys() == options.keys() - {"overwrite"}
     for name, parameter in entry["parameters"].items():
-        assert str(parameter["default"]) == str(defaults[name]), name
+        if "default" in parameter:
+            assert str(parameter["default"]) == str(options[name]), name
         assert f"--{name.replace('_', '-')} {{{name}}}" in entry["command"]
 
 

@@ -9,22 +9,6 @@ import urllib.parse
 
 import pytest
 from conftest import children, wait_for_http
-from playwright.sync_api import sync_playwright
-
-
-@pytest.fixture
-def page():
-    """A page in Debian's Chromium, or a skip; where CI requires it, a failure."""
-    chromium = "/usr/bin/chromium"
-    if not os.path.exists(chromium):
-        message = f"no browser at {chromium}; apt-get install chromium"
-        if os.environ.get("LIQUIDITY_REQUIRE_BROWSER") == "1":
-            pytest.fail(message)
-        pytest.skip(message)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield browser.new_page()
-        browser.close()
 
 
 @pytest.fixture

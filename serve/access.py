@@ -1,0 +1,117 @@
+"""What happens around every request: its id, its log line, its metrics, its answer's headers."""
+
+import random
+import re
+import sys
+import threading
+import time
+from queue import Empty, SimpleQueue
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+FLUSH_SECONDS = 0.05
+# Keys of the WSGI environment that views read or set: the request's id, the version that answered,
+# and how many rows were scored, High ones and those out of range among them.
+ID, VERSION, SCORED = "liquidity.request_id", "liquidity.version", "liquidity.scored"
+HEADERS = [
+    (
+        "Content-Security-Policy",
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    ),
+    ("X-Content-Type-Options", "nosniff"),
+    ("X-Frame-Options", "DENY"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+]
+UNCACHED = [*HEADERS, ("Cache-Control", "no-store")]
+
+
+class Access:
+    """WSGI middleware; around Flask instead of in its hooks, which would cost a row's scoring."""
+
+    def __init__(self, wsgi_app, *, doors, recorder):
+        self._app = wsgi_app
+        self._doors = doors
+        self._recorder = recorder
+
+    def __call__(self, environ, start_response):
+        """Answer, and leave the rest to the recorder."""
+        started = time.perf_counter()
+        wanted = environ.get("HTTP_X_REQUEST_ID", "")
+        request_id = wanted if REQUEST_ID.fullmatch(wanted) else f"{random.getrandbits(64):016x}"
+        environ[ID] = request_id
+        path = environ["PATH_INFO"]
+        door = path if path in self._doors else "static" if path.startswith("/static/") else "none"
+        code = 500
+
+        def start(status, headers, exc_info=None):
+            nonlocal code
+            code = int(status[:3])
+            fixed = HEADERS if door == "static" else UNCACHED
+            return start_response(
+                status, [*headers, *fixed, ("X-Request-ID", request_id)], exc_info
+            )
+
+        try:
+            return self._app(environ, start)
+        finally:
+            self._recorder.put(environ, door, code, time.perf_counter() - started)
+
+
+class Recorder:
+    """Counts and logs answered requests, off their path: up to a twentieth of a second later.
+
+    No value of a request is logged, so no query either.
+    """
+
+    def __init__(self, metrics):
+        self._metrics = metrics
+        self._queue = SimpleQueue()
+        self._one = threading.Lock()
+        self._second, self._date = 0, ""
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
+        self._thread.start()
+
+    def put(self, environ, door, code, seconds):
+        """Queue an answered request."""
+        request = environ["REQUEST_METHOD"], environ["PATH_INFO"], environ[ID]
+        found = environ.get(VERSION, "-"), environ.get(SCORED)
+        self._queue.put((time.time(), door, code, seconds, *request, *found))
+
+    def flush(self):
+        """Count and log what is queued, in its order."""
+        with self._one:
+            lines = [self._record(*request) for request in iter(self._next, None)]
+            if lines:
+                sys.stderr.write("".join(lines))
+                sys.stderr.flush()
+
+    def close(self):
+        """Record what is queued and end."""
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self):
+        while not self._stop.wait(FLUSH_SECONDS):
+            self.flush()
+        self.flush()
+
+    def _next(self):
+        try:
+            return self._queue.get_nowait()
+        except Empty:
+            return None
+
+    def _record(self, now, door, code, seconds, method, path, request_id, version, scored):
+        self._metrics.answered(door, code, seconds)
+        if scored:
+            self._metrics.scored(*scored)
+        if int(now) != self._second:  # the date is written once for all lines of a second
+            self._second = int(now)
+            self._date = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(now))
+        return (
+            f"{self._date},{int(1000 * (now % 1)):03d} INFO serve.request: "
+            f"{method} {path if path.isprintable() else ascii(path)} {code} "
+            f"{1000 * seconds:.1f} ms id={request_id} version={version}\n"
+        )

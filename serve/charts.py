@@ -1,0 +1,107 @@
+"""Values in, coordinates out: the scale and the what-if curves that the page draws as SVG."""
+
+import math
+
+import numpy as np
+
+from liquidity.formatting import short_number
+
+WIDTH, HEIGHT = 300, 150
+LEFT, RIGHT, TOP, BOTTOM = 38, 8, 8, 26
+POINTS = 61
+# Liquidity below a thousandth is drawn as a thousandth; the axis ends at 10 unless more is shown.
+LOWEST, HIGHEST = 1e-3, 10
+FACTOR = 100  # volume, cap and price are drawn from a hundredth to a hundredfold
+CHANGE = 0.1  # the 1 h change from ten points below to ten above
+
+
+def scale(liquidity, lower, upper, threshold):
+    """Positions in percent of the width, on a log axis: score, interval, threshold and ticks."""
+    highest = max(HIGHEST, upper * 1.5)
+    return {
+        "score": _percent(liquidity, highest),
+        "lower": _percent(lower, highest),
+        "width": max(_percent(upper, highest) - _percent(lower, highest), 0.5),
+        "threshold": _percent(threshold, highest),
+        "ticks": [(_percent(tick, highest), f"{tick:g}") for tick in _decades(highest)],
+    }
+
+
+def curves(model, x, threshold):
+    """One chart per feature: the score when that value alone changes around the row x (4,)."""
+    grids = [_grid(name, value, model) for name, value in zip(model.features, x, strict=True)]
+    X = np.repeat(x[None], POINTS * len(grids), axis=0)
+    for column, grid in enumerate(grids):
+        X[POINTS * column : POINTS * (column + 1), column] = grid
+    liquidity, lower, upper, _ = model.score(X)
+    highest = max(HIGHEST, float(upper.max()) * 1.5)
+    blocks = [slice(POINTS * number, POINTS * (number + 1)) for number in range(len(grids))]
+    return [
+        _curve(name, grid, value, threshold, highest, liquidity[at], lower[at], upper[at])
+        for name, grid, value, at in zip(model.features, grids, x, blocks, strict=True)
+    ]
+
+
+def _grid(name, value, model):
+    low, high = model.metadata["training_ranges"][name]
+    if name == "1h":
+        reach = max(CHANGE, CHANGE * abs(value))
+        return np.linspace(max(-1, value - reach), value + reach, POINTS)
+    if value <= 0:  # a log axis has no place for it
+        low, high = max(low, 1e-12), max(high, 1e-6)
+    else:
+        low, high = max(value / FACTOR, 1e-300), min(value * FACTOR, 1e18)
+    return np.geomspace(low, max(high, low * 10), POINTS)
+
+
+def _curve(name, grid, value, threshold, highest, liquidity, lower, upper):
+    log = name != "1h"
+    across = np.log(grid) if log else grid
+    at = math.log(max(value, grid[0])) if log else value
+    x = LEFT + (WIDTH - LEFT - RIGHT) * (across - across[0]) / (across[-1] - across[0])
+    here = float(np.interp(at, across, x))
+    y = {"line": liquidity, "lower": lower, "upper": upper}
+    y = {key: _height(values, highest) for key, values in y.items()}
+    ticks = [0, POINTS // 2, POINTS - 1]
+    return {
+        "name": name,
+        "line": _points(x, y["line"]),
+        "band": _points([*x, *x[::-1]], [*y["upper"], *y["lower"][::-1]]),
+        "x": round(here, 1),
+        "y": round(float(np.interp(here, x, y["line"])), 1),
+        "threshold": round(float(_height(threshold, highest)), 1),
+        "x_ticks": [(round(float(x[tick]), 1), _short(name, grid[tick])) for tick in ticks],
+        "y_ticks": [
+            (round(float(_height(tick, highest)), 1), f"{tick:g}") for tick in _decades(highest)
+        ],
+        "least": float(liquidity.min()),
+        "most": float(liquidity.max()),
+        "from": _short(name, grid[0]),
+        "to": _short(name, grid[-1]),
+    }
+
+
+def _short(name, value):
+    return f"{100 * value:.1f} %" if name == "1h" else short_number(float(value))
+
+
+def _decades(highest):
+    first, last = round(math.log10(LOWEST)), math.floor(math.log10(highest))
+    return [10.0**power for power in range(first, last + 1, max(1, (last - first) // 4))]
+
+
+def _share(value, highest):
+    """Where a liquidity stands on the log axis, 0 to 1."""
+    return np.clip(np.log(np.maximum(value, LOWEST) / LOWEST) / math.log(highest / LOWEST), 0, 1)
+
+
+def _percent(value, highest):
+    return round(100 * float(_share(value, highest)), 2)
+
+
+def _height(value, highest):
+    return TOP + (HEIGHT - TOP - BOTTOM) * (1 - _share(value, highest))
+
+
+def _points(x, y):
+    return " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))

@@ -1,0 +1,210 @@
+"""From the bytes of a request to columns of values, or InputError.
+
+Columns are lists by name, of equal length, holding whatever JSON, CSV or a form holds: whether
+that is a number which obeys the rules, the model says.
+"""
+
+from io import BytesIO
+
+import orjson
+import pyarrow as arrow
+from pyarrow import csv, parquet
+
+MAX_ROWS = 100_000
+JSON, CSV, PARQUET = "application/json", "text/csv", "application/vnd.apache.parquet"
+PAYLOADS = ("dataframe_split", "dataframe_records", "instances", "inputs")
+RECORDS_HINT = '[{"24h_volume": 1e7, "mkt_cap": 1e8, "1h": 0.01, "price": 1.0}]'
+
+
+class InputError(ValueError):
+    """A request that cannot be scored; `status` is its HTTP status."""
+
+    def __init__(self, message, *, status=400):
+        super().__init__(message)
+        self.status = status
+
+
+def parse_record(body, features):
+    """One coin as a JSON object: `(columns, threshold or None)`."""
+    record = _json_object(body)
+    columns = {name: [record[name]] for name in features if name in record}
+    return columns, record.get("threshold")
+
+
+def parse_form(form, features):
+    """One coin from the text fields of a form, as columns."""
+    return {name: [form.get(name, "").strip()] for name in features}
+
+
+def parse_invocation(body, content_type, features):
+    """The rows of any payload that MLflow's server takes: `(columns, threshold or None)`."""
+    kind = check_content_type(content_type, (JSON, CSV, PARQUET))
+    if kind == JSON:
+        payload = _json_object(body)
+        return _json_columns(payload, features), _threshold(payload)
+    table = read_csv(body) if kind == CSV else _read_parquet(body)
+    names = [name for name in features if name in table.column_names]
+    return {name: table.column(name).to_pylist() for name in names}, None
+
+
+def check_content_type(content_type, accepted):
+    """The media type of a Content-Type header; InputError 415 for others and other charsets."""
+    if content_type in accepted:
+        return content_type
+    kind, _, rest = (content_type or "").partition(";")
+    kind, rest = kind.strip().lower(), rest.strip().lower().replace('"', "")
+    if kind in accepted and rest in ("", "charset=utf-8"):
+        return kind
+    got = f"got {content_type[:100]!r}" if content_type else "got no Content-Type"
+    raise InputError(
+        f"Content-Type: expected {' or '.join(accepted)}, in UTF-8; {got}.", status=415
+    )
+
+
+def uploaded_csv(request):
+    """The bytes of a CSV file, sent as the form's `file` or as the body itself."""
+    if request.mimetype != "multipart/form-data":
+        check_content_type(request.content_type, (CSV, "multipart/form-data"))
+        return request.get_data()
+    if file := request.files.get("file"):
+        return file.read()
+    if text := request.form.get("file"):
+        return text.encode()
+    raise InputError("file: expected a CSV file, got none; choose one and send it again.")
+
+
+def read_csv(body):
+    """A CSV body as an Arrow table of texts; rows unlike the header are refused."""
+    serial = csv.ReadOptions(use_threads=False)  # whose errors name the row
+    try:
+        text = body.decode("utf-8-sig").encode()
+        names = csv.open_csv(BytesIO(text), read_options=serial).schema.names
+        as_text = csv.ConvertOptions(column_types=dict.fromkeys(names, arrow.string()))
+        table = csv.read_csv(BytesIO(text), read_options=serial, convert_options=as_text)
+    except (UnicodeDecodeError, arrow.ArrowException) as error:
+        raise InputError(
+            f"The body cannot be read as CSV in UTF-8: {_first_line(error)}."
+        ) from None
+    return _limited(table)
+
+
+def _read_parquet(body):
+    try:
+        table = parquet.read_table(BytesIO(body))
+    except (OSError, ValueError, arrow.ArrowException) as error:
+        raise InputError(f"The body cannot be read as Parquet: {_first_line(error)}.") from None
+    return _limited(table)
+
+
+def _limited(rows):
+    if len(rows) > MAX_ROWS:
+        raise InputError(
+            f"{len(rows):,} rows: expected at most {MAX_ROWS:,}; send them in parts, or score "
+            "files with `python -m liquidity.scoring`.",
+            status=413,
+        )
+    return rows
+
+
+def _json_object(body):
+    try:
+        payload = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        # Without the document that the error carries.
+        raise InputError(f"The body is not valid JSON: {error.msg}.") from None
+    if type(payload) is not dict:
+        raise InputError(f"expected a JSON object, got {_kind(payload)}.")
+    return payload
+
+
+def _json_columns(payload, features):
+    """The model's columns as lists, out of whichever of the four forms the payload has."""
+    keys = [key for key in PAYLOADS if key in payload]
+    if len(keys) != 1:
+        raise InputError(
+            f"expected exactly one of {', '.join(PAYLOADS)}, got "
+            f"{', '.join(keys) or 'none of them'}."
+        )
+    key = keys[0]
+    rows = payload[key]
+    if key == "dataframe_split":
+        return _split_columns(rows, features)
+    if isinstance(rows, list) and key != "inputs":
+        return _record_columns(key, rows, features)
+    if isinstance(rows, dict) and key != "dataframe_records":
+        return _named_columns(key, rows, features)
+    raise InputError(f"{key}: expected {_expected(key)}, got {_kind(rows)}.")
+
+
+def _expected(key):
+    if key in ("dataframe_records", "instances"):
+        return f"a list of objects such as {RECORDS_HINT}"
+    return "an object of lists, one per column"
+
+
+def _record_columns(key, rows, features):
+    try:
+        return {name: [row[name] for row in _limited(rows)] for name in features}
+    except (KeyError, TypeError):
+        pass  # the slow way finds out which
+    for number, row in enumerate(rows):
+        if type(row) is not dict:
+            raise InputError(f"{key}, row {number}: expected {_expected(key)}, got {_kind(row)}.")
+    return {
+        name: [row.get(name) for row in rows]
+        for name in features
+        if any(name in row for row in rows)
+    }
+
+
+def _split_columns(split, features):
+    if type(split) is not dict or type(split.get("data")) is not list:
+        raise InputError(
+            'dataframe_split: expected {"columns": [...], "data": [[...], ...]}, got '
+            f"{_kind(split)}{' without a list `data`' if type(split) is dict else ''}."
+        )
+    names, rows = split.get("columns"), _limited(split["data"])
+    if type(names) is not list:
+        raise InputError(f"dataframe_split, columns: expected a list of names, got {_kind(names)}.")
+    for number, row in enumerate(rows):
+        if type(row) is not list or len(row) != len(names):
+            got = f"{len(row)} values" if type(row) is list else _kind(row)
+            raise InputError(
+                f"dataframe_split, row {number}: expected a list of {len(names)} values, one per "
+                f"column, got {got}."
+            )
+    for name in features:
+        if names.count(name) > 1:
+            raise InputError(f"column {name}: stands there {names.count(name)} times.")
+    position = {name: names.index(name) for name in features if name in names}
+    return {name: [row[place] for row in rows] for name, place in position.items()}
+
+
+def _named_columns(key, columns, features):
+    found = {name: columns[name] for name in features if name in columns}
+    # One number in place of a list is one row.
+    found = {name: v if type(v) is list else [v] for name, v in found.items()}
+    if len({len(values) for values in found.values()}) > 1:
+        lengths = ", ".join(f"{name} {len(values)}" for name, values in found.items())
+        raise InputError(f"{key}: expected columns of equal length, got {lengths}.")
+    for values in found.values():
+        _limited(values)
+    return found
+
+
+def _threshold(payload):
+    params = payload.get("params")
+    if params is None:
+        return None
+    if type(params) is not dict:
+        raise InputError(f"params: expected an object, got {_kind(params)}.")
+    return params.get("threshold")
+
+
+def _kind(value):
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean"}
+    return "null" if value is None else names.get(type(value), "a number")
+
+
+def _first_line(error):
+    return str(error).strip().partition("\n")[0].rstrip(".")

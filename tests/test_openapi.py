@@ -1,0 +1,52 @@
+"""The OpenAPI document is what the doors do."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from serve.openapi import DOCUMENT
+
+
+def test_schemathesis_finds_no_difference_at_a_real_server(start_serve):
+    """All of its checks, over every door: what the document allows is answered as it says, what
+    it forbids is refused, nothing is a 500.
+    """
+    server = start_serve()
+    program = Path(sys.executable).with_name("schemathesis")
+    options = ["--checks", "all", "--max-examples", "50", "--no-color", "--seed", "1"]
+    found = subprocess.run(
+        [program, "run", f"{server.url}/openapi.json", *options],
+        capture_output=True, text=True, timeout=120, cwd=server.log.parent,
+    )  # fmt: skip
+    assert found.returncode == 0, found.stdout
+    assert "Tested: 9" in found.stdout
+    assert "Traceback" not in server.log.read_text()
+
+
+@pytest.fixture
+def app(model):
+    from test_serve import INFO, Standing
+
+    from serve import create_app
+    from serve.champion import Served
+
+    return create_app({}, Standing(Served(model.unwrap_python_model(), INFO)))
+
+
+def test_every_door_is_described(app):
+    doors = {
+        (rule.rule, method.lower())
+        for rule in app.url_map.iter_rules()
+        if rule.endpoint != "static"
+        for method in rule.methods & {"GET", "POST"}
+    }
+    assert doors == {(path, method) for path, item in DOCUMENT["paths"].items() for method in item}
+
+
+@pytest.mark.parametrize("path", ["/predict", "/invocations"])
+def test_the_documents_examples_work(app, path):
+    content = DOCUMENT["paths"][path]["post"]["requestBody"]["content"]
+    body = content["application/json"]["example"]
+    assert app.test_client().post(path, json=body).status_code == 200

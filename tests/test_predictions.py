@@ -1,0 +1,102 @@
+"""The prediction log: shared by workers, rotated, and whole lines when the disk is full."""
+
+import json
+import resource
+import threading
+import time
+
+import pytest
+
+from serve import predictions
+from serve.predictions import PredictionLog
+
+SCORES = [{"liquidity": 0.1, "level": "Low"}]
+
+
+@pytest.fixture
+def make_log(tmp_path):
+    logs = []
+
+    def make():
+        logs.append(PredictionLog(tmp_path / "log.jsonl", ["price"]))
+        return logs[-1]
+
+    yield make
+    for log in logs:
+        log.close()
+
+
+def lines_of(tmp_path):
+    paths = sorted(tmp_path.glob("log.jsonl*"))
+    return [
+        json.loads(line)
+        for path in paths
+        if path.suffix != ".lock"
+        for line in path.read_text().splitlines()
+    ]
+
+
+def test_two_workers_rotate_one_log_and_lose_no_line(make_log, tmp_path, monkeypatch):
+    monkeypatch.setattr(predictions, "ROTATE_BYTES", 20_000)
+    monkeypatch.setattr(predictions, "FILES_KEPT", 50)
+    monkeypatch.setattr(predictions, "FLUSH_SECONDS", 0.001)
+    logs = [make_log(), make_log()]
+
+    def fill(log, name):
+        for number in range(2000):
+            log.put(f"{name}-{number}", "1", [[1.5]], SCORES)
+            if number % 100 == 0:
+                time.sleep(0.005)
+
+    threads = [threading.Thread(target=fill, args=(log, i)) for i, log in enumerate(logs)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for log in logs:
+        log.close()
+    found = [line["request_id"] for line in lines_of(tmp_path)]
+    assert len(found) == len(set(found)) == 4000
+    assert len(list(tmp_path.glob("log.jsonl.*"))) > 3
+
+
+def test_only_the_newest_files_are_kept(make_log, tmp_path, monkeypatch):
+    monkeypatch.setattr(predictions, "ROTATE_BYTES", 0)
+    log = make_log()
+    for number in range(9):
+        log.put(str(number), "1", [[1.5]], SCORES)
+        log._flush()
+    log.close()
+    found = {line["request_id"] for line in lines_of(tmp_path)}
+    assert "8" in found
+    assert "0" not in found
+    assert len(list(tmp_path.glob("log.jsonl.?"))) == predictions.FILES_KEPT
+
+
+def test_a_full_disk_is_said_once_and_leaves_no_half_line(make_log, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(predictions, "WAITING", 10)
+    monkeypatch.setattr(predictions, "FLUSH_SECONDS", 60)  # flushed by hand
+    log = make_log()
+    log.put("first", "1", [[1.5]], SCORES)
+    log._flush()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(
+        resource.RLIMIT_FSIZE, ((tmp_path / "log.jsonl").stat().st_size + 5, before[1])
+    )
+    try:
+        for number in range(20):
+            log.put(str(number), "1", [[1.5]], SCORES)
+            log._flush()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert len(lines_of(tmp_path)) == 1
+    assert sum("cannot be written" in record.message for record in caplog.records) == 1
+    log._flush()
+    log._flush()
+    assert [line["request_id"] for line in lines_of(tmp_path)] == ["first", *map(str, range(11))]
+
+
+def test_a_path_that_cannot_be_written_fails_at_the_start(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        PredictionLog(tmp_path / "file" / "log", ["price"])

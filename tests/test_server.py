@@ -1,0 +1,213 @@
+"""`python -m serve` as a real process: starting, stopping, swapping, and clients that misbehave."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+from contextlib import suppress
+
+import mlflow
+import pandas as pd
+import pytest
+from conftest import GOOD, wait_for_http
+from mlflow.pyfunc.scoring_server.client import ScoringServerClient
+
+BODY = json.dumps({"instances": [GOOD]}).encode()
+
+
+def post(url, body=BODY, content_type="application/json"):
+    request = urllib.request.Request(url, body, {"Content-Type": content_type})
+    try:
+        with urllib.request.urlopen(request, timeout=30) as response:
+            return response.status, json.loads(response.read())
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.loads(error.read())
+
+
+def workers_of(server):
+    found = subprocess.run(["pgrep", "-P", str(server.pid)], capture_output=True, text=True)
+    return [int(pid) for pid in found.stdout.split()]
+
+
+def raw(url, data, *, wait=5):
+    """Send bytes as they are and return what comes back within `wait` seconds."""
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=wait) as connection:
+        connection.sendall(data)
+        try:
+            return connection.recv(65536)
+        except TimeoutError:
+            return b""
+
+
+def test_it_serves_swaps_and_ends_within_seconds(start_serve, complete):
+    """One server for what needs no other: two workers, both doors, a swap, metrics, SIGTERM."""
+    started = time.monotonic()
+    server = start_serve("--workers", "2")
+    status, answer = post(f"{server.url}/invocations")
+    assert status == 200
+    assert answer["predictions"][0]["liquidity"] > 0
+    for _ in range(20):
+        assert post(f"{server.url}/predict", json.dumps(GOOD).encode())[0] == 200
+
+    with urllib.request.urlopen(f"{server.url}/metrics") as response:
+        metrics = response.read().decode()
+    assert 'liquidity_requests_total{door="/predict",status="200"} 20.0' in metrics
+    assert "liquidity_rows_scored_total 21.0" in metrics
+    assert "liquidity_model_version 1.0" in metrics
+
+    # MLflow's own client, unchanged.
+    client = ScoringServerClient("127.0.0.1", int(server.url.rpartition(":")[2]))
+    client.wait_server_ready(timeout=5, scoring_server_proc=server)
+    predictions = client.invoke(pd.DataFrame([GOOD, GOOD]), params={"threshold": 0.0})
+    assert list(predictions.get_predictions()["level"]) == ["High", "High"]
+
+    # A worker killed is replaced, and the other answers meanwhile. (One that dies within 3.5
+    # seconds of its start is taken for one that cannot start, and ends the server.)
+    time.sleep(max(0, 4 - (time.monotonic() - started)))
+    before = workers_of(server)
+    os.kill(before[0], signal.SIGKILL)
+    answered = []
+    for _ in range(20):
+        with suppress(OSError):  # a connection that the killed one had accepted
+            answered.append(post(f"{server.url}/invocations")[0])
+    assert answered.count(200) >= 18
+    for _ in range(100):
+        if len(workers_of(server)) == 2 and before[0] not in workers_of(server):
+            break
+        time.sleep(0.1)
+    assert len(workers_of(server)) == 2
+
+    started = time.monotonic()
+    server.terminate()
+    assert server.wait(10) == 0
+    assert time.monotonic() - started < 5
+
+
+def test_sigterm_lets_the_request_in_flight_finish(start_serve):
+    server = start_serve()
+    rows = json.dumps({"instances": [GOOD] * 50_000}).encode()
+    answers = []
+    thread = threading.Thread(
+        target=lambda: answers.append(post(f"{server.url}/invocations", rows))
+    )
+    thread.start()
+    time.sleep(0.3)
+    server.terminate()
+    thread.join(10)
+    assert server.wait(10) == 0
+    ((status, answer),) = answers
+    assert status == 200
+    assert len(answer["predictions"]) == 50_000
+
+
+def test_workers_end_with_a_killed_parent(start_serve):
+    server = start_serve()
+    (worker,) = workers_of(server)
+    server.kill()
+    server.wait()
+    for _ in range(50):
+        if not os.path.exists(f"/proc/{worker}"):
+            return
+        time.sleep(0.1)
+    os.kill(worker, signal.SIGKILL)
+    raise AssertionError("the worker outlived its parent")
+
+
+@pytest.mark.soak
+def test_bodies_are_bounded_in_size_and_time(start_serve):
+    """A chunked body has no length to refuse; a slow one would hold its connection for ever."""
+    server = start_serve()
+    chunk = b"100000\r\n" + b"1" * 0x100000 + b"\r\n"
+    head = b"POST /batch HTTP/1.1\r\nHost: x\r\nContent-Type: text/csv\r\n"
+    answer = raw(server.url, head + b"Transfer-Encoding: chunked\r\n\r\n" + chunk * 17)
+    assert b" 413 " in answer.partition(b"\r\n")[0]
+    assert b"larger than 16 MiB" in answer
+
+    slow = head + b"Content-Length: 100\r\n\r\n24h_volume"
+    answers = []
+    threads = [
+        threading.Thread(target=lambda: answers.append(raw(server.url, slow, wait=20)))
+        for _ in range(50)
+    ]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.5)
+    started = time.monotonic()
+    assert post(f"{server.url}/invocations")[0] == 200  # nobody else waits
+    assert time.monotonic() - started < 1
+    for thread in threads:
+        thread.join()
+    assert all(b" 408 " in answer.partition(b"\r\n")[0] for answer in answers)
+    assert "Traceback" not in server.log.read_text()
+
+
+def test_clients_that_go_away_leave_no_trace(start_serve):
+    server = start_serve()
+    head = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    host, port = server.url.removeprefix("http://").split(":")
+    for data in (
+        head + b"Content-Length: 100\r\n\r\nhalf",
+        head + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhal",
+        head + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY,
+        b"GET / HT",
+        b"\x00\xff" * 50,
+    ):
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(data)
+    time.sleep(0.5)
+    assert post(f"{server.url}/invocations")[0] == 200
+    log = server.log.read_text()
+    assert "Traceback" not in log
+    assert "rror" not in log, log
+
+
+def test_a_start_without_a_champion_waits_for_one(start_serve, store, model_folder):
+    """503 with a sentence until there is one, then 200 without a restart."""
+    server = start_serve(wait=False, MLFLOW_TRACKING_URI=mlflow.get_tracking_uri())
+    wait_for_http(f"{server.url}/static/page.css")
+    status, answer = post(f"{server.url}/invocations")
+    assert status == 503
+    assert "No model is loaded" in answer["message"]
+    store.create_registered_model("crypto-liquidity")
+    store.create_model_version("crypto-liquidity", str(model_folder))
+    store.set_registered_model_alias("crypto-liquidity", "champion", "1")
+    for _ in range(100):
+        if post(f"{server.url}/invocations")[0] == 200:
+            return
+        time.sleep(0.1)
+    raise AssertionError(server.log.read_text())
+
+
+@pytest.mark.parametrize(
+    ("options", "settings", "message"),
+    [
+        (["--port", "0"], {}, "expected a whole number >= 1"),
+        (["--workers", "0"], {}, "expected a whole number >= 1"),
+        (["--port", "99999"], {}, "port 99999 cannot be used"),
+        (["--host", "256.1.1.1"], {}, "256.1.1.1 port .* cannot be used"),
+        ([], {"LIQUIDITY_REFRESH_SECONDS": "soon"}, "LIQUIDITY_REFRESH_SECONDS: expected a number"),
+        ([], {"LIQUIDITY_MODEL_URI": "champion"}, "expected models:/<name>@<alias>"),
+        ([], {"LIQUIDITY_PREDICTION_LOG": "/proc/x/log"}, "PREDICTION_LOG cannot be written"),
+    ],
+)
+def test_settings_that_make_no_sense_are_one_sentence(start_serve, options, settings, message):
+    server = start_serve(*options, wait=False, **settings)
+    assert server.wait(20) == 2
+    text = server.log.read_text()
+    assert re.search(message, text), text
+    assert len(text.splitlines()) == 1
+
+
+def test_a_port_in_use_is_one_sentence(start_serve, free_port):
+    with socket.create_server(("127.0.0.1", free_port)):
+        server = start_serve(wait=False)
+        assert server.wait(20) == 2
+    assert f"port {free_port} cannot be used: Address already in use" in server.log.read_text()
