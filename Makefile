@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
-.PHONY: train test serve ui check bench pins clean
+.PHONY: train test soak serve ui check bench pins clean
 
 train: .venv/ready
 	$(BIN)/python train.py
@@ -10,11 +10,14 @@ train: .venv/ready
 test: .venv/ready
 	$(BIN)/python -m pytest $(ARGS)
 
+soak: .venv/ready
+	$(BIN)/python -m pytest -m soak $(ARGS)
+
 ui: .venv/ready
 	$(BIN)/mlflow ui --port 5001
 
 serve: .venv/ready
-	$(BIN)/mlflow models serve -m models:/crypto-liquidity@champion --env-manager local --port 8000
+	$(BIN)/python -m serve $(ARGS)
 
 check: .venv/ready
 	$(BIN)/ruff check .
@@ -22,6 +25,9 @@ check: .venv/ready
 
 bench: .venv/ready
 	$(BIN)/python benchmarks/search.py
+	$(BIN)/python benchmarks/model.py
+	$(BIN)/python benchmarks/serving.py
+	$(BIN)/python benchmarks/coverage.py data/sample.csv
 
 pins:
 	sed -i "1s/sha256 .*/sha256 $$(sha256sum requirements.txt | cut -d' ' -f1)/" conda.yaml
@@ -29,8 +35,8 @@ pins:
 .venv/ready: requirements.txt requirements-dev.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet uv==$$(sed -n 's/^uv==//p' requirements-dev.txt)
-	VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip install --quiet -r requirements-dev.txt
+	VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip install --quiet --compile-bytecode -r requirements-dev.txt
 	touch $@
 
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis

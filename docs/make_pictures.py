@@ -1,4 +1,4 @@
-"""Make the README's pictures: train on the sample, look at the trials in MLflow's page.
+"""Make the README's pictures: train on the sample, look at the trials and at the served page.
 
     python docs/make_pictures.py
 
@@ -14,18 +14,19 @@ import sys
 import tempfile
 import time
 import urllib.parse
+from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
 from PIL import Image
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Error, sync_playwright
 
 DOCS = Path(__file__).parent
 PORT = 5001
 
 
 def main():
-    """Train in a temporary folder and keep three pictures."""
+    """Train in a temporary folder and keep four pictures."""
     with tempfile.TemporaryDirectory() as folder:
         store = f"sqlite:///{folder}/mlflow.db"
         environment = os.environ | {"MLFLOW_TRACKING_URI": store}
@@ -44,38 +45,69 @@ def main():
             path = client.download_artifacts(parent.info.run_id, f"figures/{name}.png")
             shutil.copy(path, DOCS)
         trials = [run.info.run_id for run in runs if run is not parent]
-        ui = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", "ui", "--port", str(PORT)],
-            env=environment, cwd=folder, start_new_session=True,
-        )  # fmt: skip
-        try:
-            photograph(experiment, trials, DOCS / "trials.png")
-        finally:
-            os.killpg(ui.pid, signal.SIGTERM)
-            ui.wait()
+        with running("mlflow", "ui", folder=folder, environment=environment), chromium() as browser:
+            photograph_trials(browser, experiment, trials, DOCS / "trials.png")
+        environment |= {"PYTHONPATH": str(DOCS.parent), "LIQUIDITY_CACHE_DIR": f"{folder}/cache"}
+        with running("serve", folder=folder, environment=environment), chromium() as browser:
+            photograph_page(browser, DOCS / "page.png")
 
 
-def photograph(experiment, trials, path):
-    """Take a picture of MLflow's comparison of the runs `trials`."""
-    query = {"runs": json.dumps(trials), "experiments": json.dumps([experiment])}
-    url = f"http://127.0.0.1:{PORT}/#/compare-runs?{urllib.parse.urlencode(query)}"
+@contextmanager
+def running(*module, folder, environment):
+    """Run a Python module that serves on PORT, for the time of a with block."""
+    command = [sys.executable, "-m", *module, "--port", str(PORT)]
+    server = subprocess.Popen(command, env=environment, cwd=folder, start_new_session=True)
+    try:
+        yield
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait()
+
+
+@contextmanager
+def chromium():
+    """Debian's browser."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path="/usr/bin/chromium", args=["--no-sandbox"]
         )
-        page = browser.new_page(viewport={"width": 1400, "height": 900})
-        for _ in range(60):
-            try:
-                page.goto(url)
-                break
-            except Exception:  # the server is not up yet
-                time.sleep(0.5)
-        page.get_by_text(f"Comparing {len(trials)} Runs").wait_for(timeout=60_000)
-        page.get_by_label("Close").first.click()
-        page.wait_for_timeout(2000)  # the chart draws itself
-        page.screenshot(path=path)
+        yield browser
         browser.close()
-    # A palette keeps the picture small.
+
+
+def photograph_trials(browser, experiment, trials, path):
+    """Take a picture of MLflow's comparison of the runs `trials`."""
+    query = {"runs": json.dumps(trials), "experiments": json.dumps([experiment])}
+    page = browser.new_page(viewport={"width": 1400, "height": 900})
+    visit(page, f"#/compare-runs?{urllib.parse.urlencode(query)}")
+    page.get_by_text(f"Comparing {len(trials)} Runs").wait_for(timeout=60_000)
+    page.get_by_label("Close").first.click()
+    page.wait_for_timeout(2000)  # the chart draws itself
+    save(page, path)
+
+
+def photograph_page(browser, path):
+    """Take a picture of a scored coin."""
+    page = browser.new_page(viewport={"width": 1100, "height": 860})
+    visit(page, "")
+    page.locator(".chips a").nth(1).click()
+    page.locator(".verdict").wait_for()
+    save(page, path)
+
+
+def visit(page, address):
+    """Open a page of the server on PORT as soon as it is up."""
+    for _ in range(60):
+        try:
+            page.goto(f"http://127.0.0.1:{PORT}/{address}")
+            return
+        except Error:
+            time.sleep(0.5)
+
+
+def save(page, path):
+    """Keep the page as a picture; a palette keeps it small."""
+    page.screenshot(path=path)
     Image.open(path).convert("RGB").quantize(256).save(path, optimize=True)
 
 
