@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import os
+import sys
 import tempfile
 from contextlib import closing, contextmanager, suppress
 from functools import lru_cache
@@ -24,7 +25,7 @@ from liquidity.features import FEATURES, THRESHOLD
 
 MODEL_NAME = "crypto-liquidity"
 CHAMPION = "champion"
-# All that is fetched of a version: neither the pipeline, for review only, nor anything unexpected.
+# All that is fetched of a model.
 FILES = ("MLmodel", "model.py", "artifacts/forest.onnx", "artifacts/metadata.json")
 # sha256 of every liquidity/model.py whose models this server may run, the newest last.
 KNOWN_CODE = ("e45dbe93e3515b1ebdf604654e3ff3da8849c259d1cd5c976e9a4c69b7274937",)
@@ -99,9 +100,8 @@ def load_model(model_uri):
     """
     try:
         with tempfile.TemporaryDirectory() as folder:
-            model = load_checked(
-                mlflow.artifacts.download_artifacts(artifact_uri=model_uri, dst_path=folder)
-            )
+            fetch_model(model_uri, folder)
+            model = load_checked(folder)
     except ModelError as error:
         raise ModelError(f"The model {model_uri} cannot be used: {error}.") from error
     except Exception as error:  # from the registry or the store
@@ -114,6 +114,22 @@ def load_model(model_uri):
     return model
 
 
+def fetch_model(model_uri, folder):
+    """Download FILES of a model into `folder`; raises ModelError for one of another kind.
+
+    The pipeline is for review only. Nothing unexpected comes along: Python would run a compiled
+    file beside model.py in its place.
+    """
+    for name in FILES:
+        uri, target = f"{model_uri}/{name}", Path(folder, name)
+        found = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder)
+        if Path(found) != target:  # of a plain folder MLflow keeps the file's name alone
+            target.parent.mkdir(exist_ok=True)
+            os.replace(found, target)
+        if name == "MLmodel":
+            _check_kind(folder)  # which may well lack the other files
+
+
 def load_checked(folder):
     """The LiquidityModel in `folder`, which holds at least FILES.
 
@@ -123,7 +139,8 @@ def load_checked(folder):
     """
     _check_files(Path(folder))
     try:
-        loaded = mlflow.pyfunc.load_model(str(folder), suppress_warnings=True)
+        with _no_bytecode():
+            loaded = mlflow.pyfunc.load_model(str(folder), suppress_warnings=True)
         model = loaded.unwrap_python_model()
         answer = model.answer(np.array([coin["values"] for coin in model.metadata["examples"]]))
     except Exception as error:  # whatever a broken file makes of ONNX Runtime, JSON or NumPy
@@ -133,14 +150,22 @@ def load_checked(folder):
     return model
 
 
-def _check_files(folder):
+def _check_kind(folder):
     try:
         described = Model.load(str(folder))
-        if described.signature != SIGNATURE:
-            raise ModelError(
-                "it is of another kind: expected the signature of a liquidity model; name one that "
-                "train.py has registered"
-            )
+    except Exception as error:  # MLflow raises what YAML and its own classes raise
+        raise ModelError(f"it is no model of this project ({first_line(error)})") from error
+    if described.signature != SIGNATURE:
+        raise ModelError(
+            "it is of another kind: expected the signature of a liquidity model; name one that "
+            "train.py has registered"
+        )
+    return described
+
+
+def _check_files(folder):
+    described = _check_kind(folder)
+    try:
         flavor = described.flavors["python_function"]
         artifacts = [flavor["artifacts"][name]["path"] for name in ("forest", "metadata")]
         metadata = json.loads((folder / "artifacts/metadata.json").read_text())
@@ -152,9 +177,7 @@ def _check_files(folder):
             or Path(flavor["model_code_path"]).name != "model.py"
             or artifacts != list(FILES[2:])
         )
-    except ModelError:
-        raise
-    except Exception as error:  # MLflow raises what YAML and its own classes raise
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise ModelError(f"it is no model of this project ({first_line(error)})") from error
     if loads_more:
         raise ModelError("loading it would run or read more than this project's model.py")
@@ -196,6 +219,16 @@ def _return_freed_memory():
     """Loading a forest of 300 trees frees 50 MB that glibc would keep for the process's life."""
     with suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
+
+
+@contextmanager
+def _no_bytecode():
+    """Leave no compiled file beside the model's code."""
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = before
 
 
 def first_line(error):

@@ -17,7 +17,7 @@ from pathlib import Path
 import mlflow
 from mlflow.exceptions import MlflowException
 
-from liquidity.store import FILES, ModelError, first_line, load_checked
+from liquidity.store import ModelError, fetch_model, first_line, load_checked
 from serve import parse_model_uri
 
 LOG = logging.getLogger("serve")
@@ -38,6 +38,11 @@ class Served:
 
     model: object
     info: dict
+
+    @property
+    def identity(self):
+        """What tells it from every other version, also of a model deleted and made again."""
+        return self.info["version"], self.info["source_uri"]
 
     @property
     def reference(self):
@@ -105,10 +110,10 @@ class Champion:
             with self._one_worker():
                 version = self._registered()
                 served = self._served
-                if served and served.info["source_uri"] == version.source:
+                if served and served.identity == _identity(version):
                     if served.info["source"] == "cache":
                         self._swap(Served(served.model, served.info | {"source": "registry"}))
-                elif version.source == self._refused:
+                elif _identity(version) == self._refused:
                     return
                 else:
                     self._swap(self._load(version))
@@ -165,7 +170,7 @@ class Champion:
             shutil.rmtree(folder, ignore_errors=True)
             if not fresh:  # the copy had gone bad, not the version
                 return self._load(version)
-            self._refused = version.source
+            self._refused = _identity(version)
             raise ModelError(f"version {version.version} is refused: {error}") from error
         info = {
             "name": self.name,
@@ -189,9 +194,7 @@ class Champion:
         for left_by_a_kill in self._folder.glob(".download-*"):  # nobody else has the lock
             shutil.rmtree(left_by_a_kill)
         partial = tempfile.mkdtemp(dir=self._folder, prefix=".download-")
-        for name in FILES:
-            uri = f"models:/{self.name}/{version.version}/{name}"
-            mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=partial)
+        fetch_model(f"models:/{self.name}/{version.version}", partial)
         os.rename(partial, folder)
 
     def _metrics(self, run_id):
@@ -247,6 +250,10 @@ def _write_json(path, value):
     partial = path.with_suffix(f".{os.getpid()}")
     partial.write_text(json.dumps(value))
     os.replace(partial, path)
+
+
+def _identity(version):
+    return str(version.version), version.source
 
 
 def _digest(text):

@@ -123,6 +123,16 @@ def test_a_moved_alias_is_followed_and_a_rollback_is_one(store, register, champi
     assert champion.events == ["1", "2", "1"]
 
 
+def test_a_model_registered_twice_is_two_versions(store, register, champion):
+    register(3)
+    champion.refresh()
+    source = store.get_model_version(NAME, "1").source
+    store.create_model_version(NAME, source)
+    store.set_registered_model_alias(NAME, "champion", "2")
+    champion.refresh()
+    assert champion.current().info["version"] == "2"
+
+
 def test_a_fixed_version_stays(register, make_champion):
     register(3)
     champion = make_champion(f"models:/{NAME}/1")

@@ -1,6 +1,8 @@
 """Whether the store can be used, and the model found in it."""
 
+import importlib.util
 import os
+import py_compile
 import shutil
 import subprocess
 import sys
@@ -103,3 +105,15 @@ def test_metadata_of_another_format_is_refused(model_folder, tmp_path):
     metadata.write_text(metadata.read_text().replace('"format": 2', '"format": 7'))
     with pytest.raises(ModelError, match="has format 7, expected 2; train again"):
         load_model(str(folder))
+
+
+def test_a_compiled_file_beside_the_models_code_is_not_run(model_folder, tmp_path, capsys):
+    """Python would run it in place of model.py, whatever model.py holds."""
+    folder = shutil.copytree(model_folder, tmp_path / "model")
+    trap = tmp_path / "trap.py"
+    trap.write_text("print('it ran')\n" + (folder / "model.py").read_text())
+    target = importlib.util.cache_from_source(str(folder / "model.py"))
+    unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH
+    py_compile.compile(str(trap), target, invalidation_mode=unchecked, doraise=True)
+    assert load_model(str(folder)).metadata["format"] == 2
+    assert "it ran" not in capsys.readouterr().out
