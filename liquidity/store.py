@@ -19,6 +19,7 @@ import numpy as np
 import sqlalchemy
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
 from liquidity.features import FEATURES, THRESHOLD
@@ -120,12 +121,9 @@ def fetch_model(model_uri, folder):
     The pipeline is for review only. Nothing unexpected comes along: Python would run a compiled
     file beside model.py in its place.
     """
+    repository = get_artifact_repository(model_uri)
     for name in FILES:
-        uri, target = f"{model_uri}/{name}", Path(folder, name)
-        found = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder)
-        if Path(found) != target:  # of a plain folder MLflow keeps the file's name alone
-            target.parent.mkdir(exist_ok=True)
-            os.replace(found, target)
+        repository.download_artifacts(name, folder)
         if name == "MLmodel":
             _check_kind(folder)  # which may well lack the other files
 
