@@ -90,8 +90,10 @@ class Champion:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-        # It prints a traceback of its own for every failed question; ours is one line.
-        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+        # They say every failed question again, with a traceback or a line of their own; ours is one
+        # line per change.
+        for name in ("mlflow.store.db.utils", "urllib3"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         threading.Thread(target=self._watch, name="champion", daemon=True).start()
         if not self._asked.wait(START_SECONDS):
             self._serve_cached()
