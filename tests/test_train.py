@@ -326,6 +326,7 @@ def tracking_server(store, tmp_path, free_port, monkeypatch):
         server.wait(20)
 
 
+@pytest.mark.soak
 def test_the_job_works_over_http(tracking_server):
     job = start(*SMALL)
     output, _ = job.communicate(timeout=120)
