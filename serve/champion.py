@@ -29,7 +29,7 @@ PATIENCE_SECONDS = 10
 
 
 class NoModel(RuntimeError):
-    """Nothing is loaded yet; the message says what was tried last."""
+    """Nothing is loaded yet; the message says what to do."""
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def field_errors(model, columns):
 @pages.post("/batch")
 def batch():
     """A CSV file in, the same rows with their scores or their errors out."""
-    # Not at the top: reading market data takes a second to import, and few servers get files.
+    # Not at the top: reading market data takes half a second to import, and few servers get files.
     from liquidity.market import MarketDataError
     from liquidity.scoring import csv_header, csv_lines, score_rows
 
