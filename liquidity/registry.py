@@ -72,7 +72,15 @@ def decide(model_uri, table, *, name, promote, split):
     """
     if promote == "never":
         return Decision(False, "promote=never", {})
-    champion = champion_version(name)
+    while True:
+        champion = champion_version(name)
+        decision = _decide(model_uri, champion, table, promote=promote, split=split)
+        # A comparison takes a second, in which another training may have moved the alias.
+        if _number(champion_version(name)) == _number(champion):
+            return decision
+
+
+def _decide(model_uri, champion, table, *, promote, split):
     if champion is None:
         return Decision(True, "there was no champion", {})
     if promote == "always":
@@ -108,6 +116,10 @@ def _gate(model_uri, champion, table, *, by):
     )
     verdict = f"below {against} in {' and '.join(worse)}" if worse else f"not below {against}"
     return Decision(not worse, f"{verdict}: {compared}, on {len(new)} rows new to both", figures)
+
+
+def _number(version):
+    return version and version.version
 
 
 def _score(model_uri, table):

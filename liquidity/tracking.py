@@ -8,7 +8,7 @@ from pathlib import Path
 
 import mlflow
 import pandas as pd
-from mlflow.entities import Metric, Param, RunStatus, ViewType
+from mlflow.entities import LoggedModelStatus, Metric, Param, RunStatus, ViewType
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
 from liquidity.search import Trial, ranks
@@ -25,7 +25,7 @@ SILENT_SECONDS = 24 * 3600
 @contextmanager
 def parent_run(*, experiment, params, tags):
     """The job's run: FINISHED, or KILLED after Ctrl-C and SIGTERM, or FAILED, never RUNNING;
-    a trial that was being written then ends with it.
+    what was being written then, a trial or the model, ends with it.
 
     Under `mlflow run` it is the run that MLflow made, in the experiment that it chose.
     """
@@ -46,8 +46,9 @@ def parent_run(*, experiment, params, tags):
         mlflow.end_run(ended)
         if _now() < run.info.start_time:  # the clock was set back meanwhile
             _end(client, run, ended)
-        for child in _children(client, run, "attributes.status = 'RUNNING'"):
-            _end(client, child, ended)
+        # Beside a finished search only a run whose creation was sent twice can be left open: the
+        # server had died before it could answer the first time.
+        _end_unfinished(client, run, "KILLED" if status == RunStatus.KILLED else "FAILED")
 
 
 def log_trial(parent, trial, *, resumed_from=None):
@@ -129,6 +130,7 @@ def close_dead_runs(key):
         if not _is_alive(run.data.tags[PROCESS]):
             _end(client, run, "FAILED")
             if not is_child:
+                _end_unfinished(client, run, "FAILED")
                 notes.append(f"Run {run.info.run_id} was killed; it is FAILED now.")
         elif run.data.tags.get(SEARCH_KEY) == key and run.data.tags[PROCESS] != process_tag():
             notes.append(f"Run {run.info.run_id} is doing this search too.")
@@ -138,8 +140,8 @@ def close_dead_runs(key):
         children = _children(client, run)
         seen = max([run.info.start_time, *(child.info.end_time or 0 for child in children)])
         if _now() - seen > 1000 * SILENT_SECONDS:
-            for dead in [*(c for c in children if c.info.status == "RUNNING"), run]:
-                _end(client, dead, "FAILED")
+            _end(client, run, "FAILED")
+            _end_unfinished(client, run, "FAILED")
             notes.append(f"Run {run.info.run_id} was silent for a day; it is FAILED now.")
         else:
             notes.append(f"Run {run.info.run_id} of another machine is doing this search too.")
@@ -195,6 +197,18 @@ def _params(child):
 
 def _end(client, run, status):
     client.set_terminated(run.info.run_id, status, max(_now(), run.info.start_time))
+
+
+def _end_unfinished(client, parent, status):
+    """End what a parent run that has ended left open: trials, and a model without its files."""
+    for child in _children(client, parent, "attributes.status = 'RUNNING'"):
+        _end(client, child, status)
+    models = client.search_logged_models(
+        [parent.info.experiment_id], f"source_run_id = '{parent.info.run_id}'"
+    )
+    for model in models:
+        if model.status == LoggedModelStatus.PENDING:
+            client.finalize_logged_model(model.model_id, LoggedModelStatus.FAILED)
 
 
 def _children(client, parent, condition=""):

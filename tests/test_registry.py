@@ -57,6 +57,24 @@ def test_an_equal_candidate_replaces_the_champion(store, table):
     assert alias(store, "champion") == version
 
 
+def test_a_champion_that_comes_during_the_comparison_is_compared_with(store, table, monkeypatch):
+    """Two trainings at once: the second one's gate must not miss what the first one registers."""
+    _, first = add_version(table, promote="never")
+    moves = iter([first])
+    decide = registry._decide
+
+    def slow(*args, **options):
+        decision = decide(*args, **options)
+        for version in moves:
+            registry.make_champion(NAME, version)
+        return decision
+
+    monkeypatch.setattr(registry, "_decide", slow)
+    decision, _ = add_version(table, n_estimators=1)
+    assert decision.reason.startswith(f"below champion version {first}")
+    assert alias(store, "champion") == first
+
+
 def test_a_worse_candidate_becomes_challenger_with_both_figures(store, table):
     _, first = add_version(table)
     decision, second = add_version(table, max_depth=2)

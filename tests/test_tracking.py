@@ -11,6 +11,7 @@ import time
 import mlflow
 import pytest
 from conftest import PROJECT
+from mlflow.entities import LoggedModelStatus
 
 from liquidity import tracking
 from liquidity.search import Trial
@@ -109,6 +110,30 @@ def test_a_trial_that_was_being_written_ends_with_its_parent(store, monkeypatch)
         pass
     assert [child.info.status for child in children(store)] == ["KILLED"]
     assert not tracking.finished_trials("abc", folds=2)
+
+
+def test_a_trial_whose_creation_was_sent_twice_is_no_second_finished_trial(store):
+    with parent() as run:
+        tracking.log_trial(run, trial())
+        # The server wrote it, died before it could say so, and was asked again.
+        store.create_run(run.info.experiment_id, tags={"mlflow.parentRunId": run.info.run_id})
+    assert sorted(child.info.status for child in children(store)) == ["FAILED", "FINISHED"]
+
+
+def test_a_model_that_was_being_written_fails_with_its_run(store):
+    with pytest.raises(KeyboardInterrupt), parent() as run:
+        model = store.create_logged_model(run.info.experiment_id, source_run_id=run.info.run_id)
+        raise KeyboardInterrupt
+    assert store.get_logged_model(model.model_id).status == LoggedModelStatus.FAILED
+
+
+def test_a_model_that_a_killed_run_left_half_written_is_closed(store):
+    lost = store.create_run("0", tags=TAGS | {tracking.PROCESS: dead_process_tag()})
+    half = store.create_logged_model("0", source_run_id=lost.info.run_id)
+    other = store.create_logged_model("0", source_run_id=store.create_run("0").info.run_id)
+    tracking.close_dead_runs("abc")
+    assert store.get_logged_model(half.model_id).status == LoggedModelStatus.FAILED
+    assert store.get_logged_model(other.model_id).status == LoggedModelStatus.PENDING
 
 
 def test_params_that_mlflow_run_has_logged_are_left_alone(store, monkeypatch):
