@@ -29,7 +29,7 @@ from liquidity.pipeline import (
     with_forest_params,
 )
 from liquidity.processes import stop_signals
-from liquidity.progress import progress_bar
+from liquidity.progress import notice, progress_bar
 from liquidity.search import best_trial, candidates, local_executor, search, search_key
 from liquidity.store import TrackingError
 
@@ -56,7 +56,14 @@ def main(argv=None):
             file=sys.stderr,
         )
         return 1
-    except (MlflowException, ParityError, OSError, MemoryError) as error:
+    except MlflowException as error:
+        print(
+            f"train.py: failed: MLflow: {store.first_line(error)}.\n"
+            "Finished trials are kept: the same command goes on from them.",
+            file=sys.stderr,
+        )
+        return 1
+    except (ParityError, OSError, MemoryError) as error:
         print(f"train.py: failed: {type(error).__name__}: {error}", file=sys.stderr)
         return 1
     return 0
@@ -178,7 +185,8 @@ def log_trials(run, finished, total, console):
 
         def on_trial(trial, resumed_from=None):
             nonlocal best
-            tracking.log_trial(run, trial, resumed_from=resumed_from)
+            with notice(console, "MLflow does not answer; trying for some minutes"):
+                tracking.log_trial(run, trial, resumed_from=resumed_from)
             best = max(best, trial.r2)
             advance(f"best r2 {best:.4f}")
 

@@ -1,5 +1,6 @@
 """The progress bar of long jobs, and what stands in for it where there is no terminal."""
 
+import threading
 import time
 from contextlib import contextmanager
 
@@ -34,6 +35,18 @@ def progress_bar(console, title, total):
                 console.print(f"{title} {done}/{total} {note}", highlight=False)
 
         yield advance
+
+
+@contextmanager
+def notice(console, text, *, seconds=5):
+    """Print `text` once if the block takes longer than `seconds`."""
+    timer = threading.Timer(seconds, console.print, [text], {"style": "yellow"})
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @contextmanager

@@ -4,13 +4,14 @@ Scoring needs no more of MLflow than this, and nothing here needs scikit-learn.
 """
 
 import ctypes
+import fcntl
 import hashlib
 import json
 import logging
 import os
 import sys
 import tempfile
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -55,9 +56,11 @@ class ModelError(RuntimeError):
 
 
 def quieten_mlflow():
-    """Keep MLflow's migrations and a link per trial out of the progress bar's way."""
+    """Keep MLflow's migrations, tracebacks and a link per trial out of the progress bar's way."""
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # A database error is logged with three tracebacks, and raised as well.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 
@@ -69,9 +72,10 @@ def check_store():
     """
     uris = dict.fromkeys([mlflow.get_tracking_uri(), mlflow.get_registry_uri()])
     try:
-        for uri in uris:
-            _check_sqlite(uri)
-        with _environment(MLFLOW_HTTP_REQUEST_MAX_RETRIES="1", MLFLOW_HTTP_REQUEST_TIMEOUT="10"):
+        with ExitStack() as stack:
+            for uri in uris:
+                stack.enter_context(_checked_sqlite(uri))
+            stack.enter_context(brief_requests())
             client = mlflow.MlflowClient()
             client.search_experiments(max_results=1)
             client.search_registered_models(max_results=1)
@@ -80,6 +84,13 @@ def check_store():
             f"The MLflow store at {' and '.join(uris)} cannot be used: {first_line(error)}. Start "
             "the server, make the file writable, or set MLFLOW_TRACKING_URI to a store that works."
         ) from error
+
+
+@contextmanager
+def brief_requests():
+    """Wait for an MLflow server for seconds; by itself MLflow tries for four minutes."""
+    with _environment(MLFLOW_HTTP_REQUEST_MAX_RETRIES="1", MLFLOW_HTTP_REQUEST_TIMEOUT="10"):
+        yield
 
 
 def champion_version(name):
@@ -230,22 +241,40 @@ def _no_bytecode():
 
 
 def first_line(error):
-    """What an exception says first, to stand within a sentence."""
+    """What an exception says first, to stand within a sentence.
+
+    SQLAlchemy wraps a database's own sentence in the statement and links.
+    """
+    error = next((e.orig for e in (error, error.__cause__) if hasattr(e, "orig")), error)
     return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
 
 
-def _check_sqlite(uri):
-    """Write to an SQLite store and take it back; SQLite locks a read-only one without a word."""
+@contextmanager
+def _checked_sqlite(uri):
+    """Write to an SQLite store and take it back; SQLite locks a read-only one without a word.
+
+    Until the with block ends the store's folder is locked: of two jobs that make the same new
+    store at once, MLflow's migrations fail one.
+    """
     if not uri.startswith("sqlite:"):
+        yield
         return
     engine = sqlalchemy.create_engine(uri, connect_args={"timeout": 5})
     path = Path((engine.url.database or "").removeprefix("file:"))
-    if path.parent.exists():  # MLflow makes a folder that is missing, or fails at once
+    if not path.parent.exists():  # MLflow makes a folder that is missing, or fails at once
+        yield
+        return
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
         with closing(engine.raw_connection()) as connection:
             connection.execute("BEGIN IMMEDIATE")
             connection.execute("CREATE TABLE can_it_be_written (x)")
             connection.rollback()
-    engine.dispose()
+        engine.dispose()
+        yield
+    finally:
+        os.close(folder)
 
 
 @contextmanager

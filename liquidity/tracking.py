@@ -3,14 +3,16 @@
 import os
 import socket
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import mlflow
 import pandas as pd
 from mlflow.entities import LoggedModelStatus, Metric, Param, RunStatus, ViewType
+from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
+from liquidity import store
 from liquidity.search import Trial, ranks
 
 SEARCH_KEY = "search_key"
@@ -25,7 +27,8 @@ SILENT_SECONDS = 24 * 3600
 @contextmanager
 def parent_run(*, experiment, params, tags):
     """The job's run: FINISHED, or KILLED after Ctrl-C and SIGTERM, or FAILED, never RUNNING;
-    what was being written then, a trial or the model, ends with it.
+    what was being written then, a trial or the model, ends with it. Where the server is gone,
+    the next job's `close_dead_runs` ends it.
 
     Under `mlflow run` it is the run that MLflow made, in the experiment that it chose.
     """
@@ -42,13 +45,21 @@ def parent_run(*, experiment, params, tags):
         status = RunStatus.KILLED
         raise
     finally:
-        client, ended = mlflow.MlflowClient(), RunStatus.to_string(status)
-        mlflow.end_run(ended)
-        if _now() < run.info.start_time:  # the clock was set back meanwhile
-            _end(client, run, ended)
-        # Beside a finished search only a run whose creation was sent twice can be left open: the
-        # server had died before it could answer the first time.
-        _end_unfinished(client, run, "KILLED" if status == RunStatus.KILLED else "FAILED")
+        if status == RunStatus.FINISHED:
+            _end_job(run, status)
+        else:  # perhaps for want of the server: the first error is the one to tell, and soon
+            with store.brief_requests(), suppress(MlflowException):
+                _end_job(run, status)
+
+
+def _end_job(run, status):
+    client, ended = mlflow.MlflowClient(), RunStatus.to_string(status)
+    mlflow.end_run(ended)
+    if _now() < run.info.start_time:  # the clock was set back meanwhile
+        _end(client, run, ended)
+    # Beside a finished search only a run whose creation was sent twice can be left open: the
+    # server had died before it could answer the first time.
+    _end_unfinished(client, run, "KILLED" if status == RunStatus.KILLED else "FAILED")
 
 
 def log_trial(parent, trial, *, resumed_from=None):

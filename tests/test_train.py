@@ -3,9 +3,11 @@
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import mlflow
@@ -238,6 +240,22 @@ def test_a_failure_on_the_way_marks_the_run_failed_and_registers_nothing(
     assert [parent.info.status for parent in parents(store)] == ["FAILED"]
     assert not store.search_registered_models()
     monkeypatch.undo()
+
+
+def test_a_database_that_fails_on_the_way_is_one_message(store, tmp_path, monkeypatch, capfd):
+    log_trial = train.tracking.log_trial
+
+    def without_tables(*args, **options):
+        with closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
+            database.execute("ALTER TABLE runs RENAME TO away")
+        log_trial(*args, **options)
+
+    monkeypatch.setattr(train.tracking, "log_trial", without_tables)
+    assert train.main(SMALL) == 1
+    error = capfd.readouterr().err
+    assert "train.py: failed: MLflow: no such table: runs." in error
+    assert error.endswith("Finished trials are kept: the same command goes on from them.\n")
+    assert "Traceback" not in error
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -1,0 +1,331 @@
+"""Training under faults: killed, cut off from its server, without disk, and beside another.
+
+Slow, so `make soak` runs it.
+"""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import contextmanager
+
+import mlflow
+import pytest
+from conftest import PROJECT, SAMPLE, all_runs, children, parents, wait_for_http
+from mlflow.entities import LoggedModelStatus
+
+from liquidity.store import champion_version, load_model
+
+pytestmark = pytest.mark.soak
+NAME = "crypto-liquidity"
+TRIALS = 27
+JOB = ["--data", str(SAMPLE), "--n-estimators", "10,20,30", "--cv", "3"]
+# Half a minute of search, to be cut off from the server in.
+LONG = ["--data", str(SAMPLE), "--n-estimators", "100,200,300", "--cv", "8"]
+KILLS = 20
+
+
+class Job:
+    """`train.py` in a folder and on a store of its own."""
+
+    def __init__(self, folder, *options, uri=None):
+        self.folder, self.uri = folder, uri or f"sqlite:///{folder}/mlflow.db"
+        self.client = mlflow.MlflowClient(self.uri, self.uri)
+        self.options = options
+
+    def start(self, *command):
+        """Start the job, or `command` in its place."""
+        return subprocess.Popen(
+            [sys.executable, *(command or [PROJECT / "train.py", *self.options])],
+            cwd=self.folder, text=True,
+            env=os.environ | {"MLFLOW_TRACKING_URI": self.uri, "PYTHONUNBUFFERED": "1"},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+    def run(self):
+        """Run to the end, which has to be a good one; returns what was printed."""
+        return finish(self.start())
+
+    def finished(self):
+        return [run for run in parents(self.client) if run.info.status == "FINISHED"]
+
+    def scores(self, parent):
+        """What a search is worth: each finished trial's params and r2 of every fold."""
+        return {
+            tuple(sorted(child.data.params.items())): {
+                key: value for key, value in child.data.metrics.items() if key != "fit_seconds"
+            }
+            for child in self.trials(parent)
+        }
+
+    def trials(self, parent):
+        return [c for c in children(self.client, parent) if c.info.status == "FINISHED"]
+
+    def versions(self):
+        return self.client.search_model_versions(f"name = '{NAME}'")
+
+
+def finish(process, timeout=300):
+    output, _ = process.communicate(timeout=timeout)
+    assert process.returncode == 0, output
+    return output
+
+
+def assert_whole(job, expected):
+    """The last search is complete and equals `expected`; nothing is left open or half there."""
+    parent = max(job.finished(), key=lambda run: run.info.start_time)
+    assert job.scores(parent) == expected
+    assert len(job.trials(parent)) == len(expected) == TRIALS, "a trial is there twice"
+    assert not [run for run in all_runs(job.client) if run.info.status == "RUNNING"]
+    for experiment in job.client.search_experiments():
+        for model in job.client.search_logged_models([experiment.experiment_id]):
+            assert model.status != LoggedModelStatus.PENDING
+    assert_registry(job)
+    assert champion_of(job) is not None
+
+
+def champion_of(job):
+    with registry_of(job):
+        return champion_version(NAME)
+
+
+def assert_registry(job):
+    """Every version can be explained and loaded."""
+    with registry_of(job):
+        for version in job.versions():
+            assert version.tags.keys() >= {"gate.decision", "gate.reason", "gate.rule"}
+            load_model(f"models:/{NAME}/{version.version}")
+
+
+@contextmanager
+def registry_of(job):
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    os.environ["MLFLOW_TRACKING_URI"] = job.uri
+    try:
+        yield
+    finally:
+        os.environ["MLFLOW_TRACKING_URI"] = before
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, empty_store):
+    """An uninterrupted run of JOB: the job, its scores and its seconds."""
+    folder = tmp_path_factory.mktemp("whole")
+    shutil.copy(empty_store, folder / "mlflow.db")
+    job = Job(folder, *JOB)
+    process = job.start()
+    wait_for_search(process)
+    started = time.perf_counter()
+    finish(process)
+    seconds = time.perf_counter() - started
+    (parent,) = job.finished()
+    return job, job.scores(parent), seconds
+
+
+def wait_for_search(process):
+    """Return when the rows are read and split; the search is next."""
+    for line in process.stdout:
+        if "coins to train on" in line:
+            return
+    raise AssertionError("the job ended before its search")
+
+
+def test_twenty_kills_lose_and_double_nothing(store, whole, empty_store, tmp_path):
+    first, expected, seconds = whole
+    moments = random.Random(20)
+    hit = Counter()
+    for number in range(KILLS):
+        # Every other time there is a champion already.
+        database = first.folder / "mlflow.db" if number % 2 else empty_store
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        shutil.copy(database, folder / "mlflow.db")
+        job = Job(folder, *JOB)
+        before = champion_of(job)
+        process = job.start()
+        wait_for_search(process)
+        time.sleep(moments.uniform(0, seconds))
+        process.kill()
+        output, _ = process.communicate(timeout=30)  # ends only when the workers have ended too
+        assert process.returncode in (-signal.SIGKILL, 0), output
+        assert_registry(job)
+        after = champion_of(job)
+        assert after is not None or before is None, "the champion is gone"
+        hit[phase(output)] += 1
+        job.run()
+        assert_whole(job, expected)
+        shutil.rmtree(folder)
+    print(f"{KILLS} kills within {seconds:.1f} s of job, each run again: {dict(hit)}; 0 lost")
+
+
+def phase(output):
+    """How far a job had come, by what it had printed."""
+    for text, name in (
+        ("Registered", "at its end"), ("Compiling", "registering"), ("Refitting", "evaluating"),
+        ("Trials", "searching"), ("", "before the third trial"),
+    ):  # fmt: skip
+        if text in output:
+            return name
+    raise AssertionError(output)
+
+
+class Server:
+    """A real `mlflow server` over an SQLite file, which can be killed, stopped and come back."""
+
+    def __init__(self, folder, port):
+        self.folder, self.port = folder, port
+        self.uri = f"http://127.0.0.1:{port}"
+
+    def __enter__(self):
+        with (self.folder / "server.log").open("a") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "mlflow", "server", "--port", str(self.port), "--workers",
+                 "1", "--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db"],
+                cwd=self.folder, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        wait_for_http(f"{self.uri}/health")
+        return self
+
+    def send(self, number):
+        os.killpg(self._process.pid, number)
+
+    def __exit__(self, *_):
+        self.send(signal.SIGKILL)
+        self._process.wait()
+
+
+def wait_for_trials(job, count):
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if parents(job.client) and len(job.trials(parents(job.client)[0])) >= count:
+            return
+        time.sleep(0.1)
+    raise AssertionError("no trial appeared within a minute")
+
+
+@pytest.fixture
+def over_http(store, tmp_path, free_port):
+    """A search of half a minute over a server: `(server, job)`; the server is not started."""
+    server = Server(tmp_path, free_port)
+    folder = tmp_path / "client"
+    folder.mkdir()
+    return server, Job(folder, *LONG, uri=server.uri)
+
+
+def test_a_server_that_is_killed_and_comes_back_costs_no_trial(over_http):
+    server, job = over_http
+    with server:
+        process = job.start()
+        wait_for_trials(job, 3)
+    time.sleep(20)
+    with server:
+        output = finish(process)
+        (parent,) = job.finished()
+        assert "MLflow does not answer" in output
+        assert_whole(job, job.scores(parent))
+
+
+def test_a_server_that_hangs_for_a_while_costs_no_trial(over_http):
+    server, job = over_http
+    with server:
+        process = job.start()
+        wait_for_trials(job, 3)
+        server.send(signal.SIGSTOP)
+        time.sleep(20)
+        server.send(signal.SIGCONT)
+        finish(process)
+        (parent,) = job.finished()
+        assert_whole(job, job.scores(parent))
+
+
+def test_a_server_that_stays_away_ends_the_job_and_loses_no_trial(over_http, monkeypatch):
+    server, job = over_http
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # by itself four minutes
+    with server:
+        process = job.start()
+        wait_for_trials(job, 3)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "train.py: failed: MLflow" in output
+    assert "the same command goes on" in output
+    assert "Traceback" not in output
+    with server:
+        output = job.run()
+        assert "was killed; it is FAILED now" in output
+        (parent,) = job.finished()
+        taken = [c for c in job.trials(parent) if "resumed_from" in c.data.tags]
+        assert len(taken) >= 3
+        assert_whole(job, job.scores(parent))
+
+
+def test_two_trainings_at_once_on_one_store_both_end(whole, store, tmp_path):
+    _, expected, _ = whole
+    folder = tmp_path / "new"  # that one of them has to make the store, too, is part of it
+    folder.mkdir()
+    job = Job(folder, *JOB)
+    for process in [job.start(), job.start()]:
+        finish(process)
+    assert [job.scores(parent) for parent in job.finished()] == [expected, expected]
+    assert {int(version.version) for version in job.versions()} == {1, 2}
+    assert_whole(job, expected)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder that holds 64 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)]
+    mounted = subprocess.run(mount, capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"a small disk takes root: {mounted.stderr}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_ends_the_job_and_leaves_the_champion_alone(whole, tmp_path, store, small_disk):
+    first, *_ = whole
+    shutil.copy(first.folder / "mlflow.db", tmp_path / "mlflow.db")
+    job = Job(tmp_path, *JOB, "--experiment", "full")
+    job.client.create_experiment("full", artifact_location=small_disk.as_uri())
+    (small_disk / "ballast").write_bytes(bytes(2**26 - 300_000))
+    before = champion_of(job)
+    process = job.start()
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "No space left on device" in output
+    assert "Traceback" not in output
+    assert len(job.versions()) == 1
+    assert champion_of(job).version == before.version
+    assert "FAILED" in [run.info.status for run in parents(job.client)]
+    (small_disk / "ballast").unlink()
+    output = job.run()
+    assert "27 of 27 trials were finished by an interrupted search" in output
+
+
+def test_a_clock_that_steps_back_an_hour_gives_no_negative_duration(whole, store, tmp_path):
+    _, expected, _ = whole
+    job = Job(tmp_path, *JOB)
+    stepping = f"""
+import os, sys, time
+right = time.time
+time.time = lambda: right() - 3600 * os.path.exists("back")
+sys.path.insert(0, {str(PROJECT)!r})
+import train
+sys.exit(train.main({JOB!r}))
+"""
+    process = job.start("-c", stepping)
+    wait_for_trials(job, 5)
+    (tmp_path / "back").touch()
+    finish(process)
+    assert_whole(job, expected)
+    runs = all_runs(job.client)
+    assert len(runs) == TRIALS + 1
+    assert all(run.info.end_time >= run.info.start_time for run in runs)
+    (parent,) = job.finished()
+    ends = [trial.info.end_time for trial in job.trials(parent)]
+    assert min(ends) < parent.info.start_time, "the clock did not step back within the search"
