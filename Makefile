@@ -11,7 +11,7 @@ test: .venv/ready
 	$(BIN)/python -m pytest $(ARGS)
 
 soak: .venv/ready
-	$(BIN)/python -m pytest -m soak $(ARGS)
+	$(BIN)/python -m pytest -m soak -s $(ARGS)
 
 ui: .venv/ready
 	$(BIN)/mlflow ui --port 5001
