@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from sklearn.inspection import permutation_importance
 
-from liquidity import evaluation, plots, registry, store, tracking
+from liquidity import cluster, evaluation, plots, registry, store, tracking
 from liquidity.arguments import Parser, share, whole_number
 from liquidity.artifact import ParityError
 from liquidity.features import FEATURES, TARGET, build_table, digest, inputs_and_target
@@ -43,7 +43,7 @@ def main(argv=None):
     try:
         with stop_signals():
             train(args, Console())
-    except (MarketDataError, TrackingError) as error:
+    except (MarketDataError, TrackingError, cluster.ClusterError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -55,6 +55,9 @@ def main(argv=None):
             "--n-jobs or the grid; the same command goes on from here.",
             file=sys.stderr,
         )
+        return 1
+    except cluster.ClusterLost as error:
+        print(f"train.py: failed: {error}; the same command goes on from here.", file=sys.stderr)
         return 1
     except MlflowException as error:
         print(
@@ -83,7 +86,7 @@ def train(args, console):
     tags = {tracking.SEARCH_KEY: key, "data_digest": data_digest,
             "scikit_learn_version": sklearn.__version__}  # fmt: skip
     with (
-        local_executor(args.n_jobs) as executor,
+        workers(args, console) as executor,
         tracking.parent_run(experiment=args.experiment, params=args.logged, tags=tags) as run,
     ):
         log_data(table, cleaning, source=args.data)
@@ -106,6 +109,13 @@ def train(args, console):
         )
         version = registry.register(model_uri, decision, name=args.model_name)
     print_summary(console, trials, metrics, decision, name=args.model_name, version=version)
+
+
+def workers(args, console):
+    """The executor that the folds run on: this machine's processes or a cluster's."""
+    if args.scheduler == cluster.LOCAL:
+        return local_executor(args.n_jobs)
+    return cluster.cluster_executor(args.scheduler, packages=cluster.TRAINING, console=console)
 
 
 def read_table(data, *, outliers):
@@ -261,6 +271,7 @@ def parse_arguments(argv):
         add(f"--{name.replace('_', '-')}", default=default, help=f"values to try ({default})")
     add("--random-state", type=whole_number(0), default=42)
     add("--n-jobs", type=whole_number(-1), default=-1, help="worker processes; -1: one per core")
+    add("--scheduler", default=cluster.LOCAL, help="a Dask scheduler's address, tcp://HOST:8786")
     add("--promote", choices=registry.PROMOTE, default="auto")
     add("--resume", choices=("auto", "never"), default="auto", help="never: fit everything afresh")
     add("--experiment", default=EXPERIMENT, help="not used under `mlflow run`")

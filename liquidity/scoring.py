@@ -8,11 +8,14 @@ import gzip
 import os
 import signal
 import sys
+import tempfile
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import joblib
@@ -25,10 +28,11 @@ from mlflow.exceptions import MlflowException
 from pyarrow import csv
 from rich.console import Console
 
-from liquidity import store
+from liquidity import cluster, store
 from liquidity.arguments import Parser, whole_number
 from liquidity.market import ALIASES, MarketDataError, parse_numbers
 from liquidity.progress import rows_progress
+from liquidity.store import ModelError, TrackingError
 
 SUFFIXES = (".csv", ".csv.gz", ".parquet")  # what can be written too
 BLOCK_BYTES = 2**20  # of CSV; a row has to fit in
@@ -174,24 +178,45 @@ def main(argv=None):
     args = parse_arguments(argv)
     store.quieten_mlflow()
     try:
-        jobs = plan(args.input, args.output, overwrite=args.overwrite)
-        store.check_store()
-        model = store.load_model(args.model_uri)
-        console = Console()
-        needed = [*model.features, "coin"] if args.top else model.features
-        score_files(model, jobs, console, overwrite=args.overwrite, needed=needed)
-        if args.top:
-            show_ranking([output for _, output in jobs], args.top, console)
-    except (MarketDataError, store.ModelError, store.TrackingError) as error:
+        score(args, Console())
+    except (MarketDataError, ModelError, TrackingError, cluster.ClusterError) as error:
         print(f"scoring: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("scoring: stopped; nothing half-written is left.", file=sys.stderr)
         return 130
+    except cluster.ClusterLost as error:
+        print(f"scoring: failed: {error}; the same command does what is missing.", file=sys.stderr)
+        return 1
     except (MlflowException, OSError, MemoryError, pa.ArrowException) as error:
         print(f"scoring: failed: {type(error).__name__}: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def score(args, console):
+    """The job from input to output files; all wiring is here."""
+    jobs = plan(args.input, args.output, overwrite=args.overwrite)
+    missing = [job for job in jobs if args.overwrite or not job[1].exists()]
+    if len(missing) < len(jobs):
+        console.print(
+            f"{len(jobs) - len(missing)} of {len(jobs)} files are in {args.output} already and "
+            "stay as they are; --overwrite scores them again.",
+            highlight=False,
+            soft_wrap=True,
+        )
+    store.check_store()
+    with store.fetched_model(args.model_uri) as (model, folder):
+        check_headers(missing, [*model.features, "coin"] if args.top else model.features)
+        if args.scheduler == cluster.LOCAL:
+            run = partial(score_here, model, overwrite=args.overwrite)
+        else:
+            run = partial(
+                score_on_cluster, args.scheduler, folder, overwrite=args.overwrite, console=console
+            )
+        score_files(missing, run, console)
+    if args.top:
+        show_ranking([output for _, output in jobs], args.top, console)
 
 
 def parse_arguments(argv):
@@ -205,6 +230,9 @@ def parse_arguments(argv):
     parser.add_argument("--model-uri", default=default, help=f"({default})")
     parser.add_argument(
         "--top", type=whole_number(0), default=0, help="show and draw so many of both ends (0)"
+    )
+    parser.add_argument(
+        "--scheduler", default=cluster.LOCAL, help="a Dask scheduler's address, tcp://HOST:8786"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
     return parser.parse_args(argv)
@@ -237,35 +265,109 @@ def plan(input, output, *, overwrite):
             raise MarketDataError(f"{target.parent}: no such folder: make it first.")
         if target.exists() and target.samefile(source):
             raise MarketDataError(f"{target}: is the input; write to another name.")
-        _refuse_existing(target, overwrite)
+        if not input.is_dir():  # of a folder, what is missing is done
+            _refuse_existing(target, overwrite)
     return jobs
 
 
-def score_files(model, jobs, console, *, overwrite, needed):
-    """Score each (input file, output file) of `jobs`, which all have to have the columns `needed`.
-
-    An output appears when it is complete. Raises MarketDataError for what is wrong in an input,
-    before the first is scored where its header shows it.
-    """
+def check_headers(jobs, needed):
+    """Raise MarketDataError for the first input that lacks one of the columns `needed`."""
     for source, _ in jobs:
         with _opened(source) as opened:
             _find(opened.names, needed, source)
+
+
+def score_files(jobs, run, console):
+    """Score each (input file, output file) of `jobs` by `run(jobs, count)`, with progress.
+
+    `run` calls `count` with bytes of input, rows and rows without a score that came to be done.
+    """
+    if not jobs:
+        return
     done = rows = errors = 0
     total = sum(source.stat().st_size for source, _ in jobs)
     with rows_progress(console, "Scoring", total) as reach:
 
-        def on_block(position, scored):
-            nonlocal rows, errors
-            rows += len(scored)
-            errors += len(scored) - scored["error"].null_count
-            reach(done + position, rows)
+        def count(new_bytes, new_rows, new_errors):
+            nonlocal done, rows, errors
+            done, rows, errors = done + new_bytes, rows + new_rows, errors + new_errors
+            reach(done, rows)
 
-        for source, target in jobs:
-            score_file(model, source, target, overwrite=overwrite, on_block=on_block)
-            done += source.stat().st_size
+        run(jobs, count)
     where = jobs[0][1] if len(jobs) == 1 else f"{len(jobs)} files in {jobs[0][1].parent}"
     unscored = f"; {errors:,} without a score, whose column error says why" if errors else ""
     console.print(f"{rows:,} rows written to {where}{unscored}.", highlight=False, soft_wrap=True)
+
+
+def score_here(model, jobs, count, *, overwrite):
+    """Score the files one after the other, each on all cores; an output appears when it is
+    complete. Raises MarketDataError for what is wrong in an input.
+    """
+    for source, target in jobs:
+        before = 0
+
+        def on_block(position, scored):
+            nonlocal before
+            count(position - before, len(scored), _unscored(scored))
+            before = position
+
+        score_file(model, source, target, overwrite=overwrite, on_block=on_block)
+        count(source.stat().st_size - before, 0, 0)
+
+
+def score_on_cluster(address, folder, jobs, count, *, overwrite, console):
+    """`score_here` with a file per thread of a Dask cluster's workers, which have to see the
+    files under the same paths; the model in `folder` is sent to them.
+    """
+    # Run as a program this module is __main__; by its own name the workers have it too.
+    from liquidity.scoring import score_sent
+
+    jobs = [(source.resolve(), target.resolve()) for source, target in jobs]
+    with cluster.cluster_executor(address, packages=cluster.SCORING, console=console) as executor:
+        executor.check_paths(
+            [str(source) for source, _ in jobs], {str(target.parent) for _, target in jobs}
+        )
+        files = executor.send({name: Path(folder, name).read_bytes() for name in store.FILES})
+        futures = {
+            executor.submit(score_sent, files, source, target, overwrite): source
+            for source, target in jobs
+        }
+        for future in as_completed(futures):
+            count(futures[future].stat().st_size, *future.result())
+
+
+def score_sent(files, source, target, overwrite):
+    """On a cluster's worker: score a file by the model in `files`; the rows, and the unscored."""
+    rows = errors = 0
+
+    def on_block(position, scored):
+        nonlocal rows, errors
+        rows, errors = rows + len(scored), errors + _unscored(scored)
+
+    # A worker has as many of these at once as it has threads.
+    score_file(_model_of(files), source, target, overwrite=overwrite, threads=1, on_block=on_block)
+    return rows, errors
+
+
+def _model_of(files):
+    """The model of these files, loaded once per process and kept until another one is asked for."""
+    with _loading:
+        if _loaded.get("files") != files:
+            store.quieten_mlflow()
+            with tempfile.TemporaryDirectory() as folder:
+                for name, content in files.items():
+                    path = Path(folder, name)
+                    path.parent.mkdir(exist_ok=True)
+                    path.write_bytes(content)
+                _loaded.update(files=files, model=store.load_checked(folder))
+        return _loaded["model"]
+
+
+_loaded, _loading = {}, threading.Lock()
+
+
+def _unscored(scored):
+    return len(scored) - scored["error"].null_count
 
 
 def show_ranking(outputs, top, console):
@@ -286,9 +388,9 @@ def _read_scored(path):
     return frame.rename(columns=lambda name: ALIASES.get(name.strip(), name.strip()))
 
 
-def score_file(model, source, target, *, overwrite=False, on_block=None):
+def score_file(model, source, target, *, overwrite=False, threads=None, on_block=None):
     """Write the rows of the file `source` with their scores to `target`, which is there when it
-    is complete.
+    is complete; on `threads` threads, by default one per core.
 
     `on_block` is called with the bytes done so far and each scored block. Raises MarketDataError
     for what is wrong in `source`.
@@ -306,7 +408,7 @@ def score_file(model, source, target, *, overwrite=False, on_block=None):
             return add_scores(model, block, X, positions)
 
         write = None
-        for scored in _in_threads(score, _numbered(opened.blocks)):
+        for scored in _in_threads(score, _numbered(opened.blocks), threads or joblib.cpu_count()):
             if write is None:
                 write = stack.enter_context(_writer(target, file, scored.schema))
             write(scored)
@@ -326,9 +428,8 @@ def _numbered(blocks):
         rows += len(block)
 
 
-def _in_threads(function, items):
-    """`map` with a thread per core, which takes only as many items in advance, to save memory."""
-    threads = joblib.cpu_count()
+def _in_threads(function, items, threads):
+    """`map` that takes only as many items in advance as it has threads, to save memory."""
     pending = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:

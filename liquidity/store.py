@@ -105,25 +105,32 @@ def champion_version(name):
 
 
 def load_model(model_uri):
-    """The LiquidityModel at `model_uri`.
+    """The LiquidityModel at `model_uri`; raises ModelError."""
+    with fetched_model(model_uri) as (model, _):
+        return model
+
+
+@contextmanager
+def fetched_model(model_uri):
+    """Yields the LiquidityModel at `model_uri` and the folder that its FILES are in meanwhile.
 
     Nothing of its download stays on disk: MLflow itself leaves 20 MB behind at every load from
     a server. Raises ModelError where there is none, where it is of another kind, or broken.
     """
-    try:
-        with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder:
+        try:
             fetch_model(model_uri, folder)
             model = load_checked(folder)
-    except ModelError as error:
-        raise ModelError(f"The model {model_uri} cannot be used: {error}.") from error
-    except Exception as error:  # from the registry or the store
-        raise ModelError(
-            f"The model {model_uri} cannot be loaded from {mlflow.get_registry_uri()}: "
-            f"{first_line(error)}. Train one first (python train.py), or set MLFLOW_TRACKING_URI "
-            "to the store it is in."
-        ) from error
-    _return_freed_memory()
-    return model
+        except ModelError as error:
+            raise ModelError(f"The model {model_uri} cannot be used: {error}.") from error
+        except Exception as error:  # from the registry or the store
+            raise ModelError(
+                f"The model {model_uri} cannot be loaded from {mlflow.get_registry_uri()}: "
+                f"{first_line(error)}. Train one first (python train.py), or set "
+                "MLFLOW_TRACKING_URI to the store it is in."
+            ) from error
+        _return_freed_memory()
+        yield model, Path(folder)
 
 
 def fetch_model(model_uri, folder):
