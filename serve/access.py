@@ -6,7 +6,9 @@ import sys
 import threading
 import time
 from queue import Empty, SimpleQueue
+from urllib.parse import quote
 
+PLAIN_PATH = re.compile("[!-~]*")
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 FLUSH_SECONDS = 0.05
 LONGEST = 200  # of a path or a method in the log
@@ -111,7 +113,8 @@ class Recorder:
         if int(now) != self._second:  # the date is written once for all lines of a second
             self._second = int(now)
             self._date = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(now))
-        path = path if path.isprintable() else ascii(path)
+        if not PLAIN_PATH.fullmatch(path):  # a space would make one field of the line two
+            path = quote(path, encoding="latin-1")
         return (
             f"{self._date},{int(1000 * (now % 1)):03d} INFO serve.request: "
             f"{method[:LONGEST]} {path[:LONGEST]} {code} "

@@ -145,8 +145,7 @@ DOCUMENT = {
             _json(_object(SCORES | {"model": MODEL})) | PAGE,
         ),
         "/invocations": _post(
-            "MLflow's scoring protocol; Parquet (application/vnd.apache.parquet; numbers, "
-            "uncompressed or Snappy) is taken too",
+            "MLflow's scoring protocol; Parquet (application/vnd.apache.parquet) is taken too",
             _json(PAYLOAD, example={"dataframe_records": [EXAMPLE]}) | {"text/csv": CSV_BODY},
             _json(_object({"predictions": {"type": "array", "items": _ref("Scores")}})),
         ),
