@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
-.PHONY: train test soak serve ui check bench pins clean
+.PHONY: train test soak serve ui check audit bench pins clean
 
 train: .venv/ready
 	$(BIN)/python train.py
@@ -22,6 +22,11 @@ serve: .venv/ready
 check: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# Known vulnerabilities of every package in .venv; --strict fails where one cannot be asked about.
+audit: .venv/ready
+	$(BIN)/uv tool run pip-audit==2.10.1 --strict \
+		--path $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 
 bench: .venv/ready
 	$(BIN)/python benchmarks/search.py

@@ -37,6 +37,10 @@ from liquidity.store import ModelError, TrackingError
 SUFFIXES = (".csv", ".csv.gz", ".parquet")  # what can be written too
 BLOCK_BYTES = 2**20  # of CSV; a row has to fit in
 BLOCK_ROWS = 2**16  # of Parquet
+NAMES_SHOWN, NAME_SHOWN = 50, 100  # columns of a header in an error, and letters of each
+# What a spreadsheet may run when it opens a CSV file, and what begins alike and is harmless.
+FORMULA = "^[[:space:]]*[-=+@\uff1d\uff0b\uff0d\uff20]"
+SIGNED_NUMBER = r"^[[:space:]]*[-+]*([0-9.,$%]+([eE][-+]?[0-9]+)?)?[[:space:]]*$"
 SCORES = {
     "liquidity": pa.float64(),
     "level": pa.string(),
@@ -68,9 +72,16 @@ def find_inputs(names, features):
             found = "stands there more than once" if count else "missing"
             raise MarketDataError(
                 f"column {feature}: {found}; expected {', '.join(features)} once each, "
-                f"got {', '.join(names) or 'no columns'}"
+                f"got {_listed(names)}"
             )
     return [known.index(feature) for feature in features]
+
+
+def _listed(names):
+    shown = [name[:NAME_SHOWN] for name in names[:NAMES_SHOWN]]
+    if len(names) > NAMES_SHOWN:
+        shown.append(f"and {len(names) - NAMES_SHOWN:,} more")
+    return ", ".join(shown) or "no columns"
 
 
 def parse_inputs(table, positions):
@@ -98,14 +109,12 @@ def add_scores(model, table, X, positions, *, threshold=None):
 def output_names(names):
     """The names of a scored block's columns; no score hides a column that the input has."""
     taken = {*names, *SCORES}
-    own = []
-    for name in names:
-        if name in SCORES:
-            while name in taken:
-                name = f"input_{name}"
-            taken.add(name)
-        own.append(name)
-    return [*own, *SCORES]
+    renamed = {}
+    for name in SCORES:
+        renamed[name] = name
+        while renamed[name] in taken:
+            renamed[name] = f"input_{renamed[name]}"
+    return [*(renamed.get(name, name) for name in names), *SCORES]
 
 
 def csv_lines(table):
@@ -118,6 +127,25 @@ def csv_lines(table):
 def csv_header(names):
     """The line above `csv_lines` as bytes."""
     return csv_lines(pa.table([[name] for name in names], names=list(names)))
+
+
+def without_formulas(table):
+    """The block with an apostrophe before every name and text that a spreadsheet would take for a
+    formula; numbers, marks for unknown and all other cells stay as they are.
+    """
+    columns = [
+        _quote_formulas(column) if pa.types.is_string(column.type) else column
+        for column in table.columns
+    ]
+    return pa.table(columns, _quote_formulas(pa.array(table.column_names)).to_pylist())
+
+
+def _quote_formulas(cells):
+    risky = pc.match_substring_regex(cells, FORMULA)
+    if not pc.any(risky).as_py():
+        return cells
+    risky = pc.and_not(risky, pc.match_substring_regex(cells, SIGNED_NUMBER))
+    return pc.if_else(risky, pc.binary_join_element_wise("'", cells, ""), cells)
 
 
 def _numbers(column):
@@ -152,14 +180,13 @@ def _spread(values, good):
 
 def _errors(model, table, broken, positions):
     """For each row what is wrong with it, or None."""
-    errors = [None] * len(broken)
-    for row in np.flatnonzero(broken.any(axis=1)):
-        problems = [
-            model.problem(model.features[i], table.column(positions[i])[row].as_py())
-            for i in np.flatnonzero(broken[row])
-        ]
-        errors[row] = "; ".join(problems)
-    return errors
+    problems = [[] for _ in broken]
+    for name, position, wrong in zip(model.features, positions, broken.T, strict=True):
+        rows = np.flatnonzero(wrong)
+        values = table.column(position).take(rows).to_pylist()  # a cell at a time takes thrice that
+        for row, value in zip(rows.tolist(), values, strict=True):
+            problems[row].append(model.problem(name, value))
+    return ["; ".join(found) or None for found in problems]
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import hmac
 import logging
 import re
+from http import HTTPStatus
 
 from flask import Flask, abort, current_app, request
 from flask.sessions import NullSession, SessionInterface
@@ -38,10 +39,12 @@ SENTENCES = {
     404: "There is nothing at this address; GET /openapi.json lists what there is.",
     405: "This address does not take this method; the header Allow names those that it takes.",
     408: "The body did not arrive in time: send it faster or in smaller parts.",
-    413: "The body is larger than 16 MiB: send it in parts.",
+    413: "The body is larger than 16 MiB, or a form of more than 1,000 fields or 500 kB of text: "
+    "send it in parts, a CSV as a file.",
     500: "The server failed; its log says how.",
     503: "The server is busy with other uploads: try again in a moment.",
 }
+CUT = "The body ended before all of it had arrived: send it again."
 
 
 def create_app(config=None, champion=None):
@@ -70,6 +73,7 @@ def create_app(config=None, champion=None):
     app.config.from_mapping(DEFAULTS, MAX_CONTENT_LENGTH=MAX_BYTES)
     app.config.from_prefixed_env("LIQUIDITY", loads=str)
     app.config.from_mapping(config or {})
+    api_key(app.config["API_KEY"])
     metrics = app.extensions["metrics"] = Metrics()
     path = app.config["PREDICTION_LOG"]
     app.extensions["prediction_log"] = PredictionLog(path, FEATURES) if path else None
@@ -123,6 +127,16 @@ def refresh_seconds(text):
     return seconds
 
 
+def api_key(text):
+    """The setting API_KEY; raises ValueError for one that no client could send in a header."""
+    if not re.fullmatch("[!-~]*", text):
+        raise ValueError(
+            "LIQUIDITY_API_KEY: expected printable ASCII without spaces, as a header carries it, "
+            "got something else (a line break at its end, perhaps)"
+        )
+    return text
+
+
 def parse_model_uri(uri):
     """Name, alias and version out of `models:/name@alias` or `models:/name/version`; the one
     that the URI does not have is None. Raises ValueError.
@@ -148,7 +162,9 @@ def _admit():
     if key and request.endpoint not in OPEN_DOORS:
         _check_key(key)
     if status := request.environ.get(BODY_STATUS):
-        abort(status)
+        abort(status, CUT if status == 400 else None)
+    if request.headers.get("Content-Encoding", "identity") != "identity":
+        abort(415, "Content-Encoding: bodies are not unpacked here; send it as it is, without one.")
 
 
 def _check_key(key):
@@ -158,12 +174,21 @@ def _check_key(key):
     elif given and given.type == "basic":
         given = given.password or ""
         # A browser sends a remembered password with whatever form another site makes it post.
-        if request.method == "POST" and request.headers.get("Sec-Fetch-Site") == "cross-site":
+        if request.method == "POST" and _posted_elsewhere():
             abort(400, "A form of another site was posted here; open this server's own page.")
     else:
         given = ""
     if not hmac.compare_digest(given.encode(), key.encode()):
         raise Unauthorized(www_authenticate=WWWAuthenticate("basic", {"realm": "crypto-liquidity"}))
+
+
+def _posted_elsewhere():
+    """Whether a browser says that another origin's page made the request; programs say nothing."""
+    if site := request.headers.get("Sec-Fetch-Site"):
+        return site not in ("same-origin", "none")
+    # Over plain HTTP browsers leave that header out, but not this one.
+    origin = request.headers.get("Origin")
+    return origin is not None and origin.partition("://")[2] != request.host
 
 
 def _error(status, message, *, code=None):
@@ -175,7 +200,8 @@ def _error(status, message, *, code=None):
     if accepted["text/html"] > accepted["application/json"]:
         response = current_app.make_response(error_page(message))
     else:
-        response = json_response({"error_code": code or CODES[status], "message": message})
+        code = code or CODES.get(status) or HTTPStatus(status).name
+        response = json_response({"error_code": code, "message": message})
     response.status_code = status
     return response
 
@@ -183,7 +209,7 @@ def _error(status, message, *, code=None):
 def _http_error(error):
     response = _error(error.code, SENTENCES.get(error.code) or error.description)
     for name, value in error.get_headers():
-        if name in ("Allow", "WWW-Authenticate"):
+        if name in ("Allow", "Content-Range", "WWW-Authenticate"):
             response.headers[name] = value
     return response
 

@@ -14,7 +14,15 @@ from granian.log import LogLevels
 
 from liquidity.arguments import Parser, whole_number
 from liquidity.processes import exit_with_parent
-from serve import DEFAULTS, MAX_BYTES, close_app, create_app, parse_model_uri, refresh_seconds
+from serve import (
+    DEFAULTS,
+    MAX_BYTES,
+    api_key,
+    close_app,
+    create_app,
+    parse_model_uri,
+    refresh_seconds,
+)
 from serve.gateway import Gateway
 
 # A worker that is told to end has this long for what it is answering.
@@ -66,6 +74,7 @@ def check(args):
     """Raise ValueError now for what would end every worker as soon as it starts."""
     setting = {name: os.environ.get(f"LIQUIDITY_{name}", DEFAULTS[name]) for name in DEFAULTS}
     refresh_seconds(setting["REFRESH_SECONDS"])
+    api_key(setting["API_KEY"])
     parse_model_uri(setting["MODEL_URI"])
     if setting["PREDICTION_LOG"]:
         try:

@@ -6,9 +6,12 @@ import sys
 import threading
 import time
 from queue import Empty, SimpleQueue
+from urllib.parse import quote
 
+PLAIN_PATH = re.compile("[!-~]*")
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 FLUSH_SECONDS = 0.05
+LONGEST = 200  # of a path or a method in the log
 # Keys of the WSGI environment that views read or set: the request's id, the version that answered,
 # and how many rows were scored, High ones and those out of range among them.
 ID, VERSION, SCORED = "liquidity.request_id", "liquidity.version", "liquidity.scored"
@@ -20,7 +23,7 @@ HEADERS = [
     ),
     ("X-Content-Type-Options", "nosniff"),
     ("X-Frame-Options", "DENY"),
-    ("Referrer-Policy", "no-referrer"),
+    ("Referrer-Policy", "same-origin"),  # without any a browser hides where our own form is from
     ("Cross-Origin-Resource-Policy", "same-origin"),
 ]
 UNCACHED = [*HEADERS, ("Cache-Control", "no-store")]
@@ -110,8 +113,10 @@ class Recorder:
         if int(now) != self._second:  # the date is written once for all lines of a second
             self._second = int(now)
             self._date = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(now))
+        if not PLAIN_PATH.fullmatch(path):  # a space would make one field of the line two
+            path = quote(path, encoding="latin-1")
         return (
             f"{self._date},{int(1000 * (now % 1)):03d} INFO serve.request: "
-            f"{method} {path if path.isprintable() else ascii(path)} {code} "
+            f"{method[:LONGEST]} {path[:LONGEST]} {code} "
             f"{1000 * seconds:.1f} ms id={request_id} version={version}\n"
         )

@@ -117,6 +117,7 @@ class Shortcut:
             and len(body) <= INLINE_BYTES
             and environ["REQUEST_METHOD"] == "POST"
             and environ.get("CONTENT_TYPE") == inputs.JSON
+            and "HTTP_CONTENT_ENCODING" not in environ
         ):
             try:
                 served = self._champion.current()

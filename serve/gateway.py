@@ -66,8 +66,6 @@ class Gateway:
                 body = await self._read(protocol, int(environ.get("CONTENT_LENGTH", -1)))
             except BodyRefused as refused:
                 environ[BODY_STATUS] = refused.status
-            except ProtocolClosed:
-                return  # the client went away, and nobody waits for an answer
         self._buffered += len(body)
         try:
             environ["CONTENT_LENGTH"] = str(len(body))
@@ -89,10 +87,15 @@ class Gateway:
         started = asyncio.get_running_loop().time()
         self._deadlines[task] = started + BODY_SECONDS
         body = bytearray()
+        ended = False
         try:
             if 0 <= announced <= INLINE_BYTES:
                 return await protocol()
             async for chunk in protocol:
+                # Granian ends a whole body with an empty chunk, and a broken one with two of them.
+                if ended:
+                    raise BodyRefused(400)
+                ended = not chunk
                 body += chunk
                 self._buffered += len(chunk)
                 self._deadlines[task] = started + BODY_SECONDS + len(body) / RATE
@@ -103,6 +106,8 @@ class Gateway:
             return body
         except asyncio.CancelledError:
             raise BodyRefused(408) from None
+        except ProtocolClosed:
+            raise BodyRefused(400) from None
         finally:
             self._buffered -= len(body)
             del self._deadlines[task]
@@ -136,6 +141,10 @@ def wsgi_environ(scope):
         "wsgi.run_once": False,
     }
     for name, value in scope.headers.items():
+        # With an underscore it would stand for the header with a hyphen, which Granian has checked;
+        # and a body that came in chunks is whole by now.
+        if "_" in name or name == "transfer-encoding":
+            continue
         key = name.upper().replace("-", "_")
         if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
             key = f"HTTP_{key}"

@@ -4,15 +4,19 @@ Columns are lists by name, of equal length, holding whatever JSON, CSV or a form
 that is a number which obeys the rules, the model says.
 """
 
-from io import BytesIO
+from csv import Error as CSVError
+from csv import reader as header_reader
+from io import BytesIO, StringIO
 
 import orjson
 import pyarrow as arrow
 from pyarrow import csv, parquet
 
-MAX_ROWS = 100_000
+MAX_ROWS, MAX_COLUMNS = 100_000, 1000
 JSON, CSV, PARQUET = "application/json", "text/csv", "application/vnd.apache.parquet"
 PAYLOADS = ("dataframe_split", "dataframe_records", "instances", "inputs")
+PARQUET_ERRORS = (OSError, ValueError, OverflowError, arrow.ArrowException)
+FORM_BYTES = 500_000  # of a form without files; millions of fields take gigabytes
 RECORDS_HINT = '[{"24h_volume": 1e7, "mkt_cap": 1e8, "1h": 0.01, "price": 1.0}]'
 
 
@@ -42,8 +46,10 @@ def parse_invocation(body, content_type, features):
     if kind == JSON:
         payload = _json_object(body)
         return _json_columns(payload, features), _threshold(payload)
-    table = read_csv(body) if kind == CSV else _read_parquet(body)
+    table = read_csv(body) if kind == CSV else _read_parquet(body, features)
     names = [name for name in features if name in table.column_names]
+    for name in names:
+        _check_single(name, table.column_names)
     return {name: table.column(name).to_pylist() for name in names}, None
 
 
@@ -77,29 +83,56 @@ def read_csv(body):
     """A CSV body as an Arrow table of texts; rows unlike the header are refused."""
     serial = csv.ReadOptions(use_threads=False)  # whose errors name the row
     try:
-        text = body.decode("utf-8-sig").encode()
+        text = body.decode("utf-8-sig")
+        # Before Arrow sees it, for which each column is 20 kB of memory however few letters it has.
+        header = next(filter(None, header_reader(StringIO(text, newline=""))), ())
+        if len(header) > MAX_COLUMNS:
+            raise InputError(f"{len(header):,} columns: expected at most {MAX_COLUMNS:,}.")
+        text = text.encode()
         names = csv.open_csv(BytesIO(text), read_options=serial).schema.names
         as_text = csv.ConvertOptions(column_types=dict.fromkeys(names, arrow.string()))
         table = csv.read_csv(BytesIO(text), read_options=serial, convert_options=as_text)
-    except (UnicodeDecodeError, arrow.ArrowException) as error:
+    except (UnicodeDecodeError, CSVError, arrow.ArrowException) as error:
         raise InputError(
             f"The body cannot be read as CSV in UTF-8: {_first_line(error)}."
         ) from None
     return _limited(table)
 
 
-def _read_parquet(body):
+def _read_parquet(body, features):
+    """The columns `features` of a Parquet body, once its footer has shown that they are small: a
+    few bytes of it can stand for any number of rows, and of letters in each.
+    """
     try:
-        table = parquet.read_table(BytesIO(body))
-    except (OSError, ValueError, arrow.ArrowException) as error:
-        raise InputError(f"The body cannot be read as Parquet: {_first_line(error)}.") from None
-    return _limited(table)
+        file = parquet.ParquetFile(BytesIO(body))
+        # No more of its metadata: Arrow ends the process where that of a column is damaged.
+        rows = sum(file.metadata.row_group(i).num_rows for i in range(file.num_row_groups))
+        types = {field.name: field.type for field in file.schema_arrow if field.name in features}
+    except PARQUET_ERRORS as error:
+        raise _no_parquet(error) from None
+    _check_count(rows)
+    for name, type_ in types.items():
+        if not (arrow.types.is_integer(type_) or arrow.types.is_floating(type_)):
+            raise InputError(f"column {name}: expected numbers, got {type_}.")
+    try:
+        return file.read(list(types), use_threads=False)
+    except PARQUET_ERRORS as error:
+        raise _no_parquet(error) from None
+
+
+def _no_parquet(error):
+    return InputError(f"The body cannot be read as Parquet: {_first_line(error)}.")
 
 
 def _limited(rows):
-    if len(rows) > MAX_ROWS:
+    _check_count(len(rows))
+    return rows
+
+
+def _check_count(rows):
+    if rows > MAX_ROWS:
         raise InputError(
-            f"{len(rows):,} rows: expected at most {MAX_ROWS:,}; send them in parts, or score "
+            f"{rows:,} rows: expected at most {MAX_ROWS:,}; send them in parts, or score "
             "files with `python -m liquidity.scoring`.",
             status=413,
         )
@@ -174,10 +207,14 @@ def _split_columns(split, features):
                 f"column, got {got}."
             )
     for name in features:
-        if names.count(name) > 1:
-            raise InputError(f"column {name}: stands there {names.count(name)} times.")
+        _check_single(name, names)
     position = {name: names.index(name) for name in features if name in names}
     return {name: [row[place] for row in rows] for name, place in position.items()}
+
+
+def _check_single(name, names):
+    if names.count(name) > 1:
+        raise InputError(f"column {name}: stands there {names.count(name)} times.")
 
 
 def _named_columns(key, columns, features):

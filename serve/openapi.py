@@ -69,7 +69,7 @@ ERRORS = {
     400: "The request breaks a rule; the message names row, column, rule and value",
     401: "A key is set on the server and the request has another or none",
     408: "The body did not arrive in time",
-    413: "More than 16 MiB or 100,000 rows",
+    413: "More than 16 MiB, 100,000 rows, 1,000 fields of a form or 500 kB of its text",
     415: "A Content-Type that this door does not take, or none",
     503: "No model is loaded yet",
 }
@@ -150,7 +150,8 @@ DOCUMENT = {
             _json(_object({"predictions": {"type": "array", "items": _ref("Scores")}})),
         ),
         "/batch": _post(
-            "Score a CSV file: every row comes back in its order, with its scores or its error",
+            "Score a CSV file: every row comes back in its order, with its scores or its error; to "
+            "a form with an apostrophe before text that a spreadsheet would take for a formula",
             {
                 "multipart/form-data": {"schema": _object({"file": CSV_BODY["schema"]})},
                 "text/csv": CSV_BODY,

@@ -1,6 +1,6 @@
 """The HTML doors: the form, its result with curves, and a file to be scored."""
 
-from flask import Blueprint, Response, current_app, render_template, request, url_for
+from flask import Blueprint, Response, abort, current_app, render_template, request, url_for
 
 from serve import charts, inputs
 from serve.api import answer_json, count, records, score, score_record, served
@@ -29,6 +29,8 @@ def predict():
     if request.mimetype not in FORMS:
         inputs.check_content_type(request.content_type, (inputs.JSON, *FORMS))
         return answer_json(score_record)
+    if request.mimetype == FORMS[0] and request.content_length > inputs.FORM_BYTES:
+        abort(413)
     model = served()
     columns = inputs.parse_form(request.form, model.model.features)
     errors = field_errors(model.model, columns)
@@ -51,16 +53,22 @@ def field_errors(model, columns):
 
 @pages.post("/batch")
 def batch():
-    """A CSV file in, the same rows with their scores or their errors out."""
+    """A CSV file in, the same rows with their scores or their errors out.
+
+    Who sends a form opens the answer in a spreadsheet, which must not run what stands in it; who
+    sends the file as the body, a program, gets every cell back as it was.
+    """
     # Not at the top: reading market data takes half a second to import, and few servers get files.
     from liquidity.market import MarketDataError
-    from liquidity.scoring import csv_header, csv_lines, score_rows
+    from liquidity.scoring import csv_header, csv_lines, score_rows, without_formulas
 
     rows = inputs.read_csv(inputs.uploaded_csv(request))
     try:
         table = score_rows(Answering(served()), rows)
     except MarketDataError as error:
         raise inputs.InputError(f"{error}.") from None
+    if request.mimetype == FORMS[1]:
+        table = without_formulas(table)
     headers = {
         "Content-Disposition": 'attachment; filename="scored.csv"',
         "X-Rows": table.num_rows,

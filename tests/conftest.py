@@ -138,15 +138,15 @@ def coin(number, **fields):
     }  # fmt: skip
 
 
-def wait_for_http(url):
-    """Return once `url` answers; fails after half a minute."""
-    for _ in range(300):
+def wait_for_http(url, *, seconds=30):
+    """Return once `url` answers; fails after so many seconds."""
+    for _ in range(10 * seconds):
         try:
             urllib.request.urlopen(url, timeout=1).close()
             return
         except OSError:
             time.sleep(0.1)
-    raise AssertionError(f"{url} did not answer within half a minute")
+    raise AssertionError(f"{url} did not answer within {seconds} s")
 
 
 def all_runs(store):

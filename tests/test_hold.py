@@ -2,11 +2,15 @@
 
 import json
 import os
+import re
 import signal
 import socket
+import struct
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
+from pathlib import Path
 
 import mlflow
 import pytest
@@ -20,6 +24,10 @@ REQUEST = (
     b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
     b"Content-Length: %d\r\n\r\n" % len(BODY)
 ) + BODY
+UPLOAD = (
+    b"POST /batch HTTP/1.1\r\nHost: x\r\nContent-Type: text/csv\r\nConnection: close\r\n"
+    b"Content-Length: 1000000\r\n\r\n"
+)
 SWAPS = 20 if SHORT else 100
 LEAST = 20_000 if SHORT else 100_000  # requests
 KILLS = 2 if SHORT else 5
@@ -156,18 +164,175 @@ def test_killed_workers_cost_at_most_the_requests_they_held(registry, start_serv
     print(f"{KILLS} workers killed, {answered:,} requests, {len(load.errors)} cut off")
 
 
+def rate(url, *, seconds=5):
+    """Requests answered per second by a normal load; none may fail."""
+    with Load(url) as load:
+        time.sleep(seconds)
+    assert not load.errors, load.errors[:3]
+    return sum(load.answers.values()) / seconds
+
+
+def memory(server):
+    """MB that the workers hold."""
+    texts = [Path(f"/proc/{pid}/status").read_text() for pid in workers_of(server)]
+    return sum(int(re.search(r"VmRSS:\s+(\d+)", text)[1]) for text in texts) / 1024
+
+
+def received(connection, *, seconds):
+    """All that comes until the server closes; fails if it does not within so many seconds."""
+    connection.settimeout(seconds)
+    data = b""
+    while chunk := connection.recv(65536):
+        data += chunk
+    return data
+
+
+def test_pipelined_requests_are_all_answered_in_their_order(registry, start_serve):
+    server = start_serve("--workers", "2", MLFLOW_TRACKING_URI=mlflow.get_tracking_uri())
+    address = tuple(server.url.removeprefix("http://").split(":"))
+    connections, requests = 40, 100
+    large = b"24h_volume,mkt_cap,1h,price\n" + b"1e7,1e8,0.01,1\n" * 3000  # goes to a thread
+    bodies = [(b"/predict", b"application/json", BODY), (b"/batch", b"text/csv", large)]
+    with Load(server.url) as load:
+        for number in range(connections):
+            ids = [f"{number}-{n}" for n in range(requests)]
+            sent = b""
+            for n, request_id in enumerate(ids):
+                path, content_type, body = bodies[n % 20 == 7]
+                sent += (
+                    b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: %s\r\nX-Request-ID: %s\r\n"
+                    b"Content-Length: %d\r\n%s\r\n" % (
+                        path, content_type, request_id.encode(), len(body),
+                        b"Connection: close\r\n" if n == requests - 1 else b"",
+                    )
+                ) + body  # fmt: skip
+            with socket.create_connection(address) as connection:
+                thread = threading.Thread(target=connection.sendall, args=[sent])
+                thread.start()
+                data = received(connection, seconds=20)
+                thread.join()
+            assert re.findall(rb"x-request-id: (\S+)", data) == [i.encode() for i in ids]
+            assert data.count(b"HTTP/1.1 200 OK") == requests
+    assert not load.errors
+    print(f"{connections * requests:,} pipelined requests, all answered in their order")
+
+
+def half_closed(address):
+    """Ask, and close the sending side; returns whether an answer came."""
+    with socket.create_connection(address) as connection:
+        connection.sendall(REQUEST)
+        connection.shutdown(socket.SHUT_WR)
+        return b" 200 " in received(connection, seconds=5)
+
+
+def cut_short(address):
+    """Close the sending side within the body; returns whether that was said."""
+    with socket.create_connection(address) as connection:
+        connection.sendall(UPLOAD + b"1" * 50_000)
+        connection.shutdown(socket.SHUT_WR)
+        return b" 400 " in received(connection, seconds=5)
+
+
+def aborted(address):
+    """Reset the connection within the body."""
+    with socket.create_connection(address) as connection:
+        connection.sendall(UPLOAD + b"1" * 100_000)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    return True
+
+
+@pytest.mark.parametrize("misbehave", [half_closed, cut_short, aborted])
+def test_clients_that_break_off_leave_others_half_the_speed(registry, start_serve, misbehave):
+    server = start_serve(MLFLOW_TRACKING_URI=mlflow.get_tracking_uri())
+    address = tuple(server.url.removeprefix("http://").split(":"))
+    rate(server.url, seconds=2)
+    alone, before = rate(server.url, seconds=4), memory(server)
+    end, answers = threading.Event(), Counter()
+
+    def run():
+        while not end.is_set():
+            answers[misbehave(address)] += 1
+            time.sleep(0.02)
+
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    beside = rate(server.url, seconds=4)
+    end.set()
+    for thread in threads:
+        thread.join()
+    assert sum(answers.values()) >= 200
+    assert set(answers) == {True} or misbehave is half_closed
+    assert beside >= alone / 2
+    assert memory(server) < before + 100
+    assert "Traceback" not in server.log.read_text()
+    print(
+        f"{misbehave.__name__}: {sum(answers.values())} clients ({answers[True]} answered); "
+        f"{alone:.0f} requests/s alone, {beside:.0f} beside; {before:.0f} MB, {memory(server):.0f}"
+    )
+
+
+def test_hundreds_that_dribble_end_in_time_and_leave_others_half_the_speed(registry, start_serve):
+    server = start_serve(MLFLOW_TRACKING_URI=mlflow.get_tracking_uri())
+    address = tuple(server.url.removeprefix("http://").split(":"))
+    rate(server.url, seconds=2)
+    alone, before = rate(server.url), memory(server)
+    started = time.monotonic()
+    # Their first bytes, and the seconds that the server gives them: for all headers, for a body.
+    kinds = {"headers": (b"GET / HTTP/1.1\r\nX: ", 30), "bodies": (UPLOAD, 10)}
+    clients = []
+    for number in range(400):
+        kind = ("headers", "bodies")[number % 2]
+        connection = socket.create_connection(address)
+        connection.sendall(kinds[kind][0])
+        connection.setblocking(False)
+        clients.append((kind, connection))
+    ended = {kind: [] for kind in kinds}
+    answers = Counter()
+
+    def dribble():
+        while clients and time.monotonic() - started < 60:
+            for client in list(clients):
+                kind, connection = client
+                try:
+                    data = connection.recv(1000)
+                    answers[data[9:12]] += bool(data)
+                except BlockingIOError:
+                    data = None
+                except OSError:
+                    data = b""
+                if data is None:
+                    with suppress(OSError):
+                        connection.send(b"1")
+                else:
+                    ended[kind].append(time.monotonic() - started)
+                    connection.close()
+                    clients.remove(client)
+            time.sleep(0.25)
+
+    thread = threading.Thread(target=dribble)
+    thread.start()
+    beside = rate(server.url)
+    during = memory(server)
+    thread.join()
+    for kind, (_, seconds) in kinds.items():
+        assert len(ended[kind]) == 200, f"{kind}: {len(ended[kind])} of 200 ended"
+        assert max(ended[kind]) < seconds + 8
+    assert answers[b"408"] == 200
+    assert beside >= alone / 2
+    assert during < before + 100
+    print(
+        f"200 dribbled headers ended after {max(ended['headers']):.0f} s, 200 dribbled bodies "
+        f"after {max(ended['bodies']):.0f} s with 408; {alone:.0f} requests/s alone, {beside:.0f} "
+        f"beside; {before:.0f} MB, {during:.0f}"
+    )
+
+
 def test_five_hundred_idle_and_slow_clients_leave_others_half_the_speed(registry, start_serve):
     server = start_serve(MLFLOW_TRACKING_URI=mlflow.get_tracking_uri())
     address = tuple(server.url.removeprefix("http://").split(":"))
-
-    def rate():
-        with Load(server.url) as load:
-            time.sleep(5)
-        assert not load.errors
-        return sum(load.answers.values()) / 5
-
-    rate()
-    alone = rate()
+    rate(server.url)
+    alone = rate(server.url)
     head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
     beginnings = [b"", b"POST /pre", head, head + b"Content-Length: 50\r\n\r\n{",
                   head + b"Transfer-Encoding: chunked\r\n\r\n5\r\n{"]  # fmt: skip
@@ -176,7 +341,7 @@ def test_five_hundred_idle_and_slow_clients_leave_others_half_the_speed(registry
         connection = socket.create_connection(address)
         connection.sendall(beginnings[number % len(beginnings)])
         idle.append(connection)
-    beside = rate()
+    beside = rate(server.url)
     for connection in idle:
         connection.close()
     assert beside >= alone / 2

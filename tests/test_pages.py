@@ -248,3 +248,41 @@ def test_no_page_has_anything_inline_or_from_elsewhere(app):
     assert "onclick" not in page
     assert "http://" not in page.replace("http://www.w3.org", "")
     assert "https://" not in page
+
+
+def test_own_forms_are_taken_where_a_key_is_set_and_another_origins_are_not(browser, model):
+    """Over plain HTTP a browser says in Origin alone where a form is from."""
+    champion = Standing(Served(model.unwrap_python_model(), INFO))
+    app = create_app({"API_KEY": "0123"}, champion)
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    rules = "--host-resolver-rules=MAP *.example 127.0.0.1"
+    other = browser.browser_type.launch(
+        executable_path="/usr/bin/chromium", args=["--no-sandbox", rules]
+    )
+    try:
+        url = f"http://coins.example:{server.server_port}"
+        credentials = {"username": "x", "password": "0123"}
+        context = other.new_context(java_script_enabled=False, http_credentials=credentials)
+        page = context.new_page()
+        page.goto(url)
+        for name, value in HIGH.items():
+            page.fill(f"[name='{name}']", value)
+        page.click("#coin button")
+        page.wait_for_selector(".verdict")
+
+        form = f"<form method=post action={url}/predict><input name=price><button>x</button></form>"
+        context.route(
+            "http://evil.example/", lambda route: route.fulfill(body=form, content_type="text/html")
+        )
+        page.goto("http://evil.example/")
+        page.click("button")
+        page.wait_for_selector("#message")
+        assert "A form of another site" in page.inner_text("#message")
+    finally:
+        other.close()
+        server.shutdown()
+        thread.join()
+        server.server_close()
+        close_app(app)

@@ -423,3 +423,12 @@ def test_top_needs_to_know_the_coins(champion, write_csv, tmp_path, capsys):
     assert score(path, tmp_path / "out.csv", "--top", "3") == 2
     assert "column coin: missing" in capsys.readouterr().err
     assert not (tmp_path / "out.csv").exists()
+
+
+def test_a_scored_file_keeps_cells_that_look_like_formulas(inner, tmp_path):
+    """A program reads it next; what a person uploads on the page comes back without them."""
+    row = ",".join(map(str, GOOD.values()))
+    text = f"coin,{','.join(GOOD)}\n=1+1,{row}\n@x,{row}\n-0.5,{row}\n"
+    (tmp_path / "in.csv").write_text(text)
+    score_file(inner, tmp_path / "in.csv", tmp_path / "out.csv")
+    assert list(pd.read_csv(tmp_path / "out.csv", dtype=str)["coin"]) == ["=1+1", "@x", "-0.5"]

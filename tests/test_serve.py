@@ -1,6 +1,8 @@
 """The doors of the Flask application, over a real model and a hand-made champion."""
 
 import base64
+import csv
+import gzip
 import io
 import json
 import logging
@@ -9,6 +11,8 @@ import re
 import numpy as np
 import orjson
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import GOOD
 from prometheus_client.parser import text_string_to_metric_families
@@ -128,6 +132,35 @@ def test_invocations_takes_parquet(client, inner):
     body = pd.DataFrame([GOOD]).to_parquet()
     response = client.post("/invocations", data=body, content_type="application/vnd.apache.parquet")
     assert response.json == {"predictions": [inner.answer_row(ROW)]}
+
+
+@pytest.mark.parametrize(
+    ("columns", "status", "message"),
+    [
+        # 550 kB of which took a gigabyte before the rows were counted.
+        ({name: np.zeros(3_000_000) for name in GOOD}, 413, "3,000,000 rows: expected at most"),
+        ({name: ["1"] for name in GOOD}, 400, "column 24h_volume: expected numbers, got"),
+        ({name: [[1.0]] for name in GOOD}, 400, "column 24h_volume: expected numbers, got"),
+    ],
+    ids=["many rows", "text", "lists"],
+)
+def test_parquet_that_may_unfold_to_gigabytes_is_refused_unread(client, columns, status, message):
+    body = pd.DataFrame(columns).to_parquet()
+    response = client.post("/invocations", data=body, content_type="application/vnd.apache.parquet")
+    assert message in error(response, status)
+
+
+def test_a_column_twice_is_refused_in_tables_too(client):
+    header = "24h_volume,mkt_cap,1h,1h,price"
+    table = pa.Table.from_arrays([pa.array([1.0])] * 5, header.split(","))
+    parquet = io.BytesIO()
+    pq.write_table(table, parquet)
+    for body, content_type in (
+        (f"{header}\n1,1,1,1,1\n", "text/csv"),
+        (parquet.getvalue(), "application/vnd.apache.parquet"),
+    ):
+        response = client.post("/invocations", data=body, content_type=content_type)
+        assert error(response, 400) == "column 1h: stands there 2 times."
 
 
 def test_the_threshold_is_a_parameter(client):
@@ -301,6 +334,18 @@ def test_another_content_type_is_refused(client, door, content_type):
     assert "Content-Type: expected" in error(response, 415)
 
 
+@pytest.mark.parametrize("door", ["/predict", "/invocations", "/batch"])
+@pytest.mark.parametrize("shortcut", [True, False])
+def test_a_packed_body_is_refused_and_not_unpacked(client, door, shortcut):
+    body = orjson.dumps(GOOD)
+    for data in (body, gzip.compress(body), gzip.compress(bytes(10**7))):
+        response = client.post(
+            door, data=data, content_type="application/json", headers={"Content-Encoding": "gzip"},
+            environ_overrides={BODY: data} if shortcut else {},
+        )  # fmt: skip
+        assert "Content-Encoding" in error(response, 415)
+
+
 def test_too_many_rows_are_refused(client):
     rows = [ROW] * 100_001
     for response in (
@@ -328,7 +373,25 @@ def test_too_many_rows_are_refused(client):
 def test_more_than_16_mib_are_refused(client, door, content_type):
     body = b" " * (16 * 2**20 + 1)
     message = error(client.post(door, data=body, content_type=content_type), 413)
-    assert message == "The body is larger than 16 MiB: send it in parts."
+    assert message.startswith("The body is larger than 16 MiB, or a form of more than 1,000 fields")
+
+
+@pytest.mark.parametrize(
+    ("door", "content_type", "body"),
+    [
+        # 16 MB of such took nine seconds and two gigabytes.
+        ("/predict", "application/x-www-form-urlencoded", b"a&" * 250_001),
+        (
+            "/predict",
+            "multipart/form-data; boundary=x",
+            b'--x\r\nContent-Disposition: form-data; name="f"\r\n\r\n1\r\n' * 1001 + b"--x--\r\n",
+        ),
+    ],
+    ids=["a large form", "many parts"],
+)
+def test_a_form_of_thousands_of_fields_is_refused(client, door, content_type, body):
+    message = error(client.post(door, data=body, content_type=content_type), 413)
+    assert "a form of more than 1,000 fields or 500 kB of text" in message
 
 
 @pytest.mark.parametrize("method", ["get", "put", "delete", "patch"])
@@ -345,6 +408,12 @@ def test_another_method_is_refused_and_the_right_one_named(client, method):
 )  # fmt: skip
 def test_an_unknown_path_is_404(client, path):
     error(client.get(path), 404)
+
+
+def test_a_part_of_a_file_that_is_not_there_is_an_error_like_others(client):
+    response = client.get("/static/page.css", headers={"Range": "bytes=999999-"})
+    assert error(response, 416)
+    assert response.headers["Content-Range"].startswith("bytes */")
 
 
 # Files
@@ -384,10 +453,34 @@ def test_batch_gives_every_row_back_in_order_with_scores_or_an_error(client, inn
         (b"24h_volume,mkt_cap,1h\n1,2,0\n", "price: missing"),
         (csv_of([ROW]) + b"1,2\n", "Expected 4 columns, got 2"),
         (b"\xff\xfe\x00", "cannot be read as CSV in UTF-8"),
+        (gzip.compress(csv_of([ROW])), "cannot be read as CSV in UTF-8"),
+        # Each of which took Arrow 20 kB.
+        (csv_of([[*ROW, *"1" * 997]], [*COLUMNS, *"a" * 997]), "1,001 columns: expected at most"),
+        (csv_of([[1] * 900], ["error"] * 900), "error, and 850 more"),
     ],
 )
 def test_a_file_that_cannot_be_scored_says_why(client, body, message):
     assert message in error(client.post("/batch", data=body, content_type="text/csv"), 400)
+
+
+FORMULAS = ["=HYPERLINK(1)", "+1+cmd|x", "-2+3", "@SUM(A1)", "\t=1", "\r=1", " =1", "\uff1d1"]
+HARMLESS = ["-0.5", "+1e-5", "-$1,234.5", "-5%", "-", "--", "a=b", "", "'=1"]
+
+
+def test_a_form_gets_its_file_back_without_formulas_and_a_program_as_it_was(client):
+    """Whoever uploads a file on the page opens the answer in a spreadsheet."""
+    cells = [*FORMULAS, *HARMLESS, "=x,y"]
+    frame = pd.DataFrame([[cell, *ROW[:2], -0.5, 1] for cell in cells], columns=["=A1", *COLUMNS])
+    body = frame.to_csv(index=False, quoting=csv.QUOTE_ALL).encode()
+    verbatim = client.post("/batch", data=body, content_type="text/csv").data
+    safe = client.post("/batch", data={"file": (io.BytesIO(body), "market.csv")}).data
+    read = {"dtype": str, "keep_default_na": False}
+    plain, quoted = (pd.read_csv(io.BytesIO(text), **read) for text in (verbatim, safe))
+    assert list(plain["=A1"]) == cells
+    assert list(quoted["'=A1"]) == [*(f"'{cell}" for cell in FORMULAS), *HARMLESS, "'=x,y"]
+    rest = plain.columns[1:]
+    assert quoted[rest].equals(plain[rest])
+    assert set(quoted["1h"]) == {"-0.5"}
 
 
 def test_an_upload_without_a_file_says_so(client):
@@ -406,7 +499,7 @@ def test_every_answer_carries_the_security_headers(client, path):
     assert "unsafe" not in headers["Content-Security-Policy"]
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers["X-Frame-Options"] == "DENY"
-    assert headers["Referrer-Policy"] == "no-referrer"
+    assert headers["Referrer-Policy"] == "same-origin"
 
 
 @pytest.mark.parametrize(
@@ -434,12 +527,20 @@ def test_the_request_log_names_the_request_and_no_value_of_it(client, capsys):
     client.post("/invocations", data=f'{{"{secret}', content_type="application/json")
     client.get(f"/?price={secret}")
     client.get("/a%0Ab")
+    client.get("/a b 200 0.1 ms id=é")
     client.application.extensions["recorder"].flush()
     lines = capsys.readouterr().err
     assert secret not in lines
     assert " INFO serve.request: POST /predict 200 " in lines
     assert " ms id=id-1 version=3\n" in lines
-    assert "GET '/a\\nb' 404" in lines
+    assert "GET /a%0Ab 404" in lines
+    assert "GET /a%20b%20200%200.1%20ms%20id%3D%C3%A9 404" in lines
+
+
+def test_the_request_log_cuts_what_is_endless(client, capsys):
+    client.open("/" + "a" * 100_000, method="B" * 100_000)
+    client.application.extensions["recorder"].flush()
+    assert len(capsys.readouterr().err) < 600
 
 
 def basic(password):
@@ -481,11 +582,64 @@ def test_a_key_that_looks_like_a_number_stays_text(make_client, monkeypatch):
     assert client.get("/model", headers={"Authorization": "Bearer 100000.0"}).status_code == 401
 
 
-def test_a_form_of_another_site_is_refused_where_a_key_is_set(make_client):
+@pytest.mark.parametrize(
+    ("headers", "refused"),
+    [
+        ({"Sec-Fetch-Site": "cross-site"}, True),
+        ({"Sec-Fetch-Site": "same-site"}, True),  # another port, or another name of the domain
+        ({"Origin": "http://evil.example"}, True),  # a browser over plain HTTP
+        ({"Origin": "null"}, True),
+        ({"Sec-Fetch-Site": "same-origin", "Origin": "https://behind.a.proxy"}, False),
+        ({"Sec-Fetch-Site": "none"}, False),
+        ({"Origin": "http://localhost"}, False),
+        ({}, False),
+    ],
+    ids=str,
+)
+def test_a_form_of_another_site_is_refused_where_a_key_is_set(make_client, headers, refused):
+    """A browser sends a remembered Basic password with it."""
     client = make_client(API_KEY="0123")
-    headers = {"Authorization": basic("0123"), "Sec-Fetch-Site": "cross-site"}
-    message = error(client.post("/predict", data=GOOD, headers=headers), 400)
-    assert "another site" in message
+    headers = headers | {"Authorization": basic("0123")}
+    for door in ("/predict", "/batch", "/invocations"):
+        response = client.post(door, data=GOOD, headers=headers)
+        if refused:
+            assert "another site" in error(response, 400)
+        else:
+            assert "another site" not in response.text
+
+
+@pytest.mark.parametrize("key", ["schl\xfcssel", "two words", "key\n", "\udcff"])
+def test_a_key_that_no_header_carries_is_refused_at_the_start(key):
+    with pytest.raises(ValueError, match="LIQUIDITY_API_KEY: expected printable ASCII") as caught:
+        create_app({"API_KEY": key}, Standing(None))
+    assert key not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"query_string": {"key": "0123", "api_key": "0123", "access_token": "0123"}},
+        {"headers": {"Cookie": "key=0123; session=0123"}},
+        {"data": {**GOOD, "key": "0123", "Authorization": "Bearer 0123"}},
+        {"json": {**GOOD, "api_key": "0123"}},
+        {"headers": {"X-API-Key": "0123", "Proxy-Authorization": "Bearer 0123", "Token": "0123"}},
+        {"headers": {"Authorization": "0123"}},
+        {"headers": {"Authorization": "Bearer 012"}},
+        {"headers": {"Authorization": "Bearer 01234"}},
+        {"headers": {"Authorization": "Bearer 0123, Bearer 0123"}},
+        {"headers": {"Authorization": "Token 0123"}},
+        {"headers": {"Authorization": "Basic " + base64.b64encode(b"0123").decode()}},
+        {"headers": {"Authorization": "Basic " + base64.b64encode(b"0123:").decode()}},
+    ],
+    ids=str,
+)
+def test_a_key_in_another_place_is_refused_and_not_repeated(make_client, capsys, request_):
+    client = make_client(API_KEY="0123")
+    response = client.post("/predict", **request_)
+    assert error(response, 401)
+    assert "0123" not in response.text
+    client.application.extensions["recorder"].flush()
+    assert "0123" not in re.sub(r"id=\w+|\d\d:.*?INFO", "", capsys.readouterr().err)
 
 
 def test_without_a_model_the_doors_say_so(make_client):

@@ -36,11 +36,13 @@ def workers_of(server):
     return [int(pid) for pid in found.stdout.split()]
 
 
-def raw(url, data, *, wait=5):
-    """Send bytes as they are and return what comes back within `wait` seconds."""
+def raw(url, data, *, wait=5, shut=False):
+    """Send bytes as they are, `shut` the sending side, return what comes back within `wait` s."""
     host, port = url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=wait) as connection:
         connection.sendall(data)
+        if shut:
+            connection.shutdown(socket.SHUT_WR)
         try:
             return connection.recv(65536)
         except TimeoutError:
@@ -49,8 +51,8 @@ def raw(url, data, *, wait=5):
 
 def test_it_serves_swaps_and_ends_within_seconds(start_serve, complete):
     """One server for what needs no other: two workers, both doors, a swap, metrics, SIGTERM."""
-    started = time.monotonic()
     server = start_serve("--workers", "2")
+    started = time.monotonic()
     status, answer = post(f"{server.url}/invocations")
     assert status == 200
     assert answer["predictions"][0]["liquidity"] > 0
@@ -169,6 +171,37 @@ def test_clients_that_go_away_leave_no_trace(start_serve):
     assert "rror" not in log, log
 
 
+def test_bodies_in_chunks_cut_short_and_under_false_names(start_serve):
+    """One server for what a WSGI application behind a gateway may get wrong."""
+    server = start_serve()
+    head = b"POST /batch HTTP/1.1\r\nHost: x\r\nContent-Type: text/csv\r\nConnection: close\r\n"
+    chunked = head + b"Transfer-Encoding: chunked\r\n\r\n"
+    rows = b"24h_volume,mkt_cap,1h,price\n" + b"1e7,1e8,0.01,1.0\n" * 3000
+    chunk = b"%x\r\n%s\r\n" % (len(rows), rows)
+
+    # Views take a body in chunks for a body.
+    answer = raw(server.url, chunked + chunk + b"0\r\n\r\n")
+    assert b" 200 " in answer.partition(b"\r\n")[0], answer
+
+    # A part of a file is not answered as if it were all of it.
+    for data, shut in (
+        (chunked + chunk + b"zz\r\n", False),
+        (chunked + chunk, True),
+        (head + b"Content-Length: 9999999\r\n\r\n" + rows, True),
+        (head + b"Content-Length: 1000\r\n\r\n" + rows[:500], True),
+    ):
+        answer = raw(server.url, data, shut=shut)
+        assert b" 400 " in answer.partition(b"\r\n")[0], answer
+        assert b"ended before all of it" in answer
+
+    # A header with underscores is not the one with hyphens, which the server has checked.
+    fields = b"Content_Length: x\r\nContent_Type: x\r\nX_Request_ID: forged\r\n"
+    answer = raw(server.url, head + fields + b"Content-Length: %d\r\n\r\n" % len(rows) + rows)
+    assert b" 200 " in answer.partition(b"\r\n")[0], answer
+    assert b"forged" not in answer
+    assert "Traceback" not in server.log.read_text()
+
+
 def test_a_start_without_a_champion_waits_for_one(start_serve, store, model_folder):
     """503 with a sentence until there is one, then 200 without a restart."""
     server = start_serve(wait=False, MLFLOW_TRACKING_URI=mlflow.get_tracking_uri())
@@ -195,6 +228,7 @@ def test_a_start_without_a_champion_waits_for_one(start_serve, store, model_fold
         (["--host", "256.1.1.1"], {}, "256.1.1.1 port .* cannot be used"),
         ([], {"LIQUIDITY_REFRESH_SECONDS": "soon"}, "LIQUIDITY_REFRESH_SECONDS: expected a number"),
         ([], {"LIQUIDITY_MODEL_URI": "champion"}, "expected models:/<name>@<alias>"),
+        ([], {"LIQUIDITY_API_KEY": "key\n"}, "LIQUIDITY_API_KEY: expected printable ASCII"),
         ([], {"LIQUIDITY_PREDICTION_LOG": "/proc/x/log"}, "PREDICTION_LOG cannot be written"),
     ],
 )
