@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
-.PHONY: train test soak serve ui check bench pins clean
+.PHONY: train test soak serve ui check bench bench-quick pins clean
 
 train: .venv/ready
 	$(BIN)/python train.py
@@ -24,10 +24,10 @@ check: .venv/ready
 	$(BIN)/ruff format --check .
 
 bench: .venv/ready
-	$(BIN)/python benchmarks/search.py
-	$(BIN)/python benchmarks/model.py
-	$(BIN)/python benchmarks/serving.py
-	$(BIN)/python benchmarks/coverage.py data/sample.csv
+	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-quick: .venv/ready
+	$(BIN)/python -m benchmarks --quick $(ARGS)
 
 pins:
 	sed -i "1s/sha256 .*/sha256 $$(sha256sum requirements.txt | cut -d' ' -f1)/" conda.yaml

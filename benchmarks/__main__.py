@@ -47,6 +47,7 @@ def main(argv=None):
         for name in chosen:
             console.rule(name, align="left")
             part = results["parts"][name] = measure(name, args.quick, console)
+            results["parts"] = {n: results["parts"][n] for n in PARTS if n in results["parts"]}
             report.write(path, results)
             failed = failed or bool(part["failures"])
     except KeyboardInterrupt:
