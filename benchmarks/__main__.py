@@ -41,6 +41,8 @@ def main(argv=None):
         return show(args, path)
     console = Console()
     results = report.read(path, report.machine())
+    if path.exists() and not results["parts"]:
+        console.print(f"{path} is of another machine or other versions and is replaced")
     chosen = args.parts or [name for name in PARTS if not (args.quick and name in SLOW)]
     failed = False
     try:

@@ -107,21 +107,23 @@ def apart(function, *args, **settings):
     return json.loads(job.stdout.splitlines()[-1])
 
 
-def run(command, folder, **settings):
+def run(command, folder, *, quiet=True):
     """Seconds and peak memory (MB) of a command with all its processes; it has to succeed."""
     log = folder / "command.log"
     started, peak = time.perf_counter(), 0.0
     with log.open("w") as output:
         job = subprocess.Popen(
-            [str(part) for part in command], cwd=folder, env=os.environ | settings,
-            stdout=output, stderr=output,
+            [str(part) for part in command], cwd=folder, stderr=output,
+            stdout=output if quiet else None,
         )  # fmt: skip
         try:
-            while job.poll() is None:  # wait4's ru_maxrss would count this process too
-                if time.perf_counter() - started > LIMIT_SECONDS:
-                    raise RuntimeError(f"{command[0]} took more than {LIMIT_SECONDS} s")
+            # wait4's ru_maxrss would count this process too.
+            while job.poll() is None:
+                elapsed = time.perf_counter() - started
+                if elapsed > LIMIT_SECONDS:
+                    raise RuntimeError(f"it took more than {LIMIT_SECONDS} s")
                 peak = max(peak, memory_of_tree(job.pid))
-                time.sleep(0.1)
+                time.sleep(min(1, 0.1 + elapsed / 100))  # looking costs a long job a percent
         finally:
             if job.poll() is None:
                 job.terminate()

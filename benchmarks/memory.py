@@ -19,10 +19,8 @@ def panel(bench):
     options = [part for name, value in GRID.items() for part in (f"--{name}", value)]
     command = [sys.executable, PROJECT / "train.py", "--data", data, *options]
     subject = f"train.py {' '.join(options)}"
-    with bench.console.status(f"{subject} on {rows:,} rows"):
-        bench.in_turn(
-            "Panel", {(subject, f"{rows:,} rows"): lambda: run(command, bench.folder)}, rounds=1
-        )
+    ways = {(subject, f"{rows:,} rows"): lambda: run(command, bench.folder, quiet=False)}
+    bench.in_turn("Panel", ways, rounds=1)
 
 
 def prepare(source, target):

@@ -39,7 +39,9 @@ CURVES = {
     "files": Curve("Scoring a CSV file", "rows", "rows/s"),
     "model": Curve("One row in Python", "trees", "us per row"),
     "tracking": Curve("Writing a trial to MLflow", "trials", "ms per trial", scale="linear"),
-    "workers": Curve("Serving: speed-up", "workers", "requests/s", scale="linear", relative=True),
+    "workers": Curve(
+        "Serving: requests/s by workers", "workers", "requests/s", scale="linear", relative=True
+    ),
 }
 
 
@@ -187,22 +189,31 @@ def publish(results):
 
 def draw(results):
     """A panel per curve: medians as a line, ranges as bars."""
-    drawn = {name: curve for name, curve in CURVES.items() if name in results["parts"]}
-    rows = (len(drawn) + 1) // 2
+    drawn = []
+    for name, curve in CURVES.items():
+        lines = curve_lines(curve, results["parts"].get(name, {"figures": []}))
+        if lines:
+            drawn.append((curve, lines))
+    rows = max(1, (len(drawn) + 1) // 2)
     figure = Figure(figsize=(11, 3.9 * rows), layout="constrained")
     panels = figure.subplots(rows, 2, squeeze=False).flat
-    for name, curve in drawn.items():
-        draw_curve(next(panels), curve, figures(results["parts"][name]))
+    for curve, lines in drawn:
+        draw_curve(next(panels), curve, lines)
     for empty in panels:
         empty.set_visible(False)
     return figure
 
 
-def draw_curve(axes, curve, values):
+def curve_lines(curve, part):
+    """`{subject: {size: values by round}}` of what the part has of the curve."""
     lines = {}
-    for (subject, at, measure), rounds in values.items():
+    for (subject, at, measure), rounds in figures(part).items():
         if measure == curve.measure and (x := size(at, curve.over)):
             lines.setdefault(subject, {})[x] = rounds
+    return lines
+
+
+def draw_curve(axes, curve, lines):
     for (subject, points), colour in zip(lines.items(), (BLUE, ORANGE, GREY), strict=False):
         if curve.relative:
             first = points[min(points)]
@@ -219,16 +230,23 @@ def draw_curve(axes, curve, values):
     if not curve.relative:
         axes.set_xscale("log")
     axes.set_yscale(curve.scale)
+    axes.margins(x=0.08)
     if curve.scale == "linear":
         axes.set_ylim(bottom=0)
+    if curve.relative:
+        proportion = [x / min(sizes) for x in sizes]
+        axes.plot(sizes, proportion, "--", color=GREY, linewidth=1, label="in proportion")
     axes.set_xticks(sizes, [f"{x:,}" for x in sizes])
     axes.xaxis.minorticks_off()
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
     axes.set(title=curve.title, xlabel=curve.over)
-    axes.set_ylabel("times one" if curve.relative else curve.measure.replace("us ", "µs "))
+    axes.set_ylabel(
+        f"times {min(sizes)}" if curve.relative else curve.measure.replace("us ", "µs ")
+    )
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color=GREY, alpha=0.25, linewidth=0.6)
-    axes.legend(frameon=False, fontsize=9)
+    if len(axes.get_legend_handles_labels()[0]) > 1:
+        axes.legend(frameon=False, fontsize=9)
 
 
 def size(at, noun):

@@ -96,9 +96,9 @@ def script(path, body, *, key=""):
     return path
 
 
-def load(target, lua, *, seconds):
+def load(target, lua, *, seconds, connections=CONNECTIONS):
     """Rates, latencies and processor time under wrk's load; every answer has to be 2xx."""
-    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--latency", "-s", lua,
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", lua,
                f"{target.url}/invocations"]  # fmt: skip
     served, generated, started = cpu_seconds(target.pid), _children_seconds(), time.perf_counter()
     text = subprocess.run(

@@ -19,6 +19,7 @@ MLFLOW_PLAIN = "mlflow models serve, scikit-learn pipeline"
 MLFLOW_OURS = "mlflow models serve, this model"
 ONE, BULK = "one row", 10_000
 KEY = "k"
+MANY = 64  # connections, so that the kernel gives each of two workers about half of them
 ONE_WORKER, TWO_WORKERS = "1 worker", "2 workers"
 SERVE = [sys.executable, "-m", "serve", "--port", "{port}"]
 
@@ -133,10 +134,11 @@ def workers(bench):
     """
     check_wrk()
     apart(register, bench.folder)
-    bodies = {"": [ROW], " of 100 rows": [ROW] * 100}
     luas = {
-        text: script(bench.folder / f"{len(rows)}.lua", json.dumps({"dataframe_records": rows}))
-        for text, rows in bodies.items()
+        f"{text} per request": script(
+            bench.folder / f"{count}.lua", json.dumps({"dataframe_records": [ROW] * count})
+        )
+        for text, count in ((ONE, 1), ("100 rows", 100))
     }
     with ExitStack() as stack:
         up = {
@@ -144,18 +146,17 @@ def workers(bench):
             for at in (ONE_WORKER, TWO_WORKERS)
         }
 
-        def measure(at, text):
-            found = load(up[at], luas[text], seconds=bench.pick(4, 2))
+        def measure(at, lua):
+            found = load(up[at], lua, seconds=bench.pick(4, 2), connections=MANY)
             wanted = ("requests/s", "CPU us per request", "cores it used", "cores wrk used")
             found = {name: found[name] for name in wanted}
             used = found["cores it used"] + found["cores wrk used"]
             return found | {"limit": os.cpu_count() * found["requests/s"] / used}
 
-        for text in bodies:
-            subject = f"requests{text}"
+        for subject, lua in luas.items():
             for running in up.values():
-                load(running, luas[text], seconds=1)  # warms up
-            ways = {(subject, at): partial(measure, at, text) for at in up}
+                load(running, lua, seconds=1)  # warms up
+            ways = {(subject, at): partial(measure, at, lua) for at in up}
             bench.in_turn(f"Workers, {subject}", ways, rounds=bench.pick(5, 1))
             bench.ratio(subject, subject, measure="requests/s", at=TWO_WORKERS,
                         under_at=ONE_WORKER)  # fmt: skip
