@@ -10,6 +10,7 @@ import os
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
@@ -46,12 +47,14 @@ def main(argv=None):
     chosen = args.parts or [name for name in PARTS if not (args.quick and name in SLOW)]
     failed = False
     try:
-        for name in chosen:
-            console.rule(name, align="left")
-            part = results["parts"][name] = measure(name, args.quick, console)
-            results["parts"] = {n: results["parts"][n] for n in PARTS if n in results["parts"]}
-            report.write(path, results)
-            failed = failed or bool(part["failures"])
+        with tempfile.TemporaryDirectory() as folder, surroundings(Path(folder)):
+            for name in chosen:
+                console.rule(name, align="left")
+                bench = Bench(Path(folder), quick=args.quick, console=console)
+                part = results["parts"][name] = measure(name, bench)
+                results["parts"] = {n: results["parts"][n] for n in PARTS if n in results["parts"]}
+                report.write(path, results)
+                failed = failed or bool(part["failures"])
     except KeyboardInterrupt:
         console.print("Stopped; what was measured before is kept.")
         failed = True
@@ -74,34 +77,40 @@ def show(args, path):
     return 0
 
 
-def measure(name, quick, console):
-    """One part in a folder and a store of its own, as the JSON has it."""
+@contextmanager
+def surroundings(folder):
+    """Work in the folder, with a store of its own, for the time of a with block."""
+    before, place = dict(os.environ), os.getcwd()
+    os.environ |= {
+        "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "LIQUIDITY_CACHE_DIR": f"{folder}/cache",
+        "PYTHONPATH": str(PROJECT),
+        # MLflow starts its servers by their names.
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    # Whether Python keeps what it has compiled would decide how long commands take to start.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(place)
+        os.environ.clear()
+        os.environ |= before
+
+
+def measure(name, bench):
+    """One part's results, as the JSON has them."""
     date, started, load = datetime.now(UTC), time.monotonic(), os.getloadavg()[0]
-    before = dict(os.environ)
-    with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), quick=quick, console=console)
-        os.environ |= {
-            "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
-            "MLFLOW_DISABLE_TELEMETRY": "true",
-            "LIQUIDITY_CACHE_DIR": f"{folder}/cache",
-            "PYTHONPATH": str(PROJECT),
-            # MLflow starts its servers by their names.
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        }
-        # Whether Python keeps what it has compiled would decide how long commands take to start.
-        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-        try:
-            with bench.attempt(name):
-                module, _, function = PARTS[name].partition(":")
-                getattr(import_module(module), function)(bench)
-        finally:
-            os.environ.clear()
-            os.environ |= before
+    with bench.attempt(name):
+        module, _, function = PARTS[name].partition(":")
+        getattr(import_module(module), function)(bench)
     return {
         "date": date.isoformat(timespec="seconds"),
         "seconds": round(time.monotonic() - started),
         "load_before": load,
-        "quick": quick,
+        "quick": bench.quick,
         "figures": [
             {"subject": subject, "at": at, "measure": measure, "values": values}
             for (subject, at, measure), values in bench.figures.items()

@@ -12,7 +12,7 @@ from liquidity.progress import progress_bar
 
 PROJECT = Path(__file__).parents[1]
 SAMPLE = PROJECT / "data/sample.csv"
-REAL_DATA = Path(os.environ.get("LIQUIDITY_REAL_DATA", PROJECT / "../shared/data"))
+REAL_DATA = Path(os.environ.get("LIQUIDITY_REAL_DATA", PROJECT / "../shared/data")).resolve()
 LIMIT_SECONDS = 3 * 3600  # of one process
 
 
@@ -20,7 +20,7 @@ class Bench:
     """What one part measures: its figures, the ratios to take of them, and what went wrong.
 
     A figure is `(subject, at, measure)`, such as `("GridSearchCV", "27 trials", "seconds")`, and
-    has one value per round; `folder` is the part's own and empty.
+    has one value per round. All parts of a run share `folder`.
     """
 
     def __init__(self, folder, *, quick, console):

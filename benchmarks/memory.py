@@ -17,7 +17,15 @@ def panel(bench):
     data = bench.folder / "market.parquet"
     rows = prepare(PANEL, data)
     options = [part for name, value in GRID.items() for part in (f"--{name}", value)]
-    command = [sys.executable, PROJECT / "train.py", "--data", data, *options]
+    command = [
+        sys.executable,
+        PROJECT / "train.py",
+        "--data",
+        data,
+        "--model-name",
+        "panel",
+        *options,
+    ]
     subject = f"train.py {' '.join(options)}"
     ways = {(subject, f"{rows:,} rows"): lambda: run(command, bench.folder, quiet=False)}
     bench.in_turn("Panel", ways, rounds=1)

@@ -2,9 +2,10 @@
 
 import shutil
 import sys
+import tempfile
 import time
 from functools import partial
-from itertools import count, cycle
+from itertools import cycle
 
 import mlflow
 from sklearn.model_selection import GridSearchCV
@@ -27,7 +28,7 @@ HTTP = ", over HTTP"
 def search(bench):
     """Whole searches in fresh processes: from the first worker to the last score and write."""
     copy = store_copies(bench.folder)
-    step = bench.pick(50, 5)
+    step = bench.pick(50, 3)
     grids = {
         "27 trials": [2 * step, 4 * step, 6 * step],
         "72 trials of 8 sizes": list(range(step, 9 * step, step)),
@@ -165,12 +166,9 @@ def store_copies(folder):
     """A function that returns the URI of a fresh store each time; making one takes seconds."""
     empty = folder / "empty.db"
     apart(make_store, MLFLOW_TRACKING_URI=f"sqlite:///{empty}")
-    numbers = count()
 
     def copy():
-        path = folder / f"store{next(numbers)}.db"
-        shutil.copy(empty, path)
-        return f"sqlite:///{path}"
+        return f"sqlite:///{shutil.copy(empty, tempfile.mkdtemp(dir=folder))}"
 
     return copy
 

@@ -8,8 +8,7 @@ import tempfile
 from contextlib import ExitStack
 from functools import partial
 
-from benchmarks.measure import apart
-from benchmarks.model import CHAMPION, PLAIN, ROW, register
+from benchmarks.model import CHAMPION, PLAIN, ROW, use_models
 from benchmarks.servers import check_wrk, load, script, server
 
 OURS, EMPTY = "python -m serve", "an empty Flask endpoint"
@@ -42,7 +41,7 @@ def commands(folder):
 
 def serving(bench):
     """All servers up, asked in turn: one row under load, many rows in one request, memory."""
-    apart(register, bench.folder)
+    use_models(bench)
     with ExitStack() as stack:
         up = {}
         for name, (command, settings) in commands(bench.folder).items():
@@ -68,7 +67,8 @@ def under_load(bench, up):
         return {name: found[name] for name in wanted} | {"worker MB": up[name].megabytes()}
 
     for name in up:
-        load(up[name], keyed if name == KEYED else lua, seconds=1)  # warms up
+        with bench.attempt(f"warming up {name}"):
+            load(up[name], keyed if name == KEYED else lua, seconds=1)
     ways = {(name, ONE): partial(measure, name) for name in up}
     bench.in_turn("Serving one row", ways, rounds=bench.pick(5, 1))
     for other in (MLFLOW_PLAIN, MLFLOW_OURS, PICKLED, EMPTY):
@@ -120,10 +120,9 @@ def ready(bench):
             return {"seconds": up.seconds}
 
     at = "start to first answer"
-    ways = {(name, at): partial(measure, name) for name in (OURS, MLFLOW_PLAIN, MLFLOW_OURS)}
+    ways = {(name, at): partial(measure, name) for name in (OURS, MLFLOW_PLAIN)}
     bench.in_turn("Starting servers", ways, rounds=bench.pick(3, 1))
-    for other in (MLFLOW_PLAIN, MLFLOW_OURS):
-        bench.ratio(other, OURS, measure="seconds", at=at)
+    bench.ratio(MLFLOW_PLAIN, OURS, measure="seconds", at=at)
 
 
 def workers(bench):
@@ -133,7 +132,7 @@ def workers(bench):
     with one worker, fill all cores; more than it no number of workers can bring.
     """
     check_wrk()
-    apart(register, bench.folder)
+    use_models(bench)
     luas = {
         f"{text} per request": script(
             bench.folder / f"{count}.lua", json.dumps({"dataframe_records": [ROW] * count})
