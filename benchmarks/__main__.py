@@ -19,6 +19,7 @@ from rich.console import Console
 
 from benchmarks import report
 from benchmarks.measure import PROJECT, Bench
+from liquidity.processes import stop_signals
 
 # The function of each part; a new one gets a line here, and one in report.CURVES for a picture.
 PARTS = {
@@ -47,7 +48,11 @@ def main(argv=None):
     chosen = args.parts or [name for name in PARTS if not (args.quick and name in SLOW)]
     failed = False
     try:
-        with tempfile.TemporaryDirectory() as folder, surroundings(Path(folder)):
+        with (
+            stop_signals(),
+            tempfile.TemporaryDirectory() as folder,
+            surroundings(Path(folder)),
+        ):
             for name in chosen:
                 console.rule(name, align="left")
                 bench = Bench(Path(folder), quick=args.quick, console=console)

@@ -2,10 +2,11 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from liquidity.progress import progress_bar
@@ -99,35 +100,41 @@ def apart(function, *args, **settings):
         "print(json.dumps(function(*json.loads(sys.argv[1]))))"
     )
     command = [sys.executable, "-c", code, json.dumps(args, default=str)]
-    job = subprocess.run(
-        command, env=os.environ | settings, capture_output=True, text=True, timeout=LIMIT_SECONDS
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with process(command, env=os.environ | settings, **pipes) as job:
+        answer, errors = job.communicate(timeout=LIMIT_SECONDS)
     if job.returncode:
-        raise RuntimeError(f"{function.__name__} failed: {last_line(job.stderr)}")
-    return json.loads(job.stdout.splitlines()[-1])
+        raise RuntimeError(f"{function.__name__} failed: {last_line(errors)}")
+    return json.loads(answer.splitlines()[-1])
+
+
+@contextmanager
+def process(command, **options):
+    """A process that ends with the with block, and with it all that it has started."""
+    job = subprocess.Popen([str(part) for part in command], start_new_session=True, **options)
+    try:
+        yield job
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(job.pid, signal.SIGKILL)
+        job.wait()
 
 
 def run(command, folder, *, quiet=True):
     """Seconds and peak memory (MB) of a command with all its processes; it has to succeed."""
     log = folder / "command.log"
     started, peak = time.perf_counter(), 0.0
-    with log.open("w") as output:
-        job = subprocess.Popen(
-            [str(part) for part in command], cwd=folder, stderr=output,
-            stdout=output if quiet else None,
-        )  # fmt: skip
-        try:
-            # wait4's ru_maxrss would count this process too.
-            while job.poll() is None:
-                elapsed = time.perf_counter() - started
-                if elapsed > LIMIT_SECONDS:
-                    raise RuntimeError(f"it took more than {LIMIT_SECONDS} s")
-                peak = max(peak, memory_of_tree(job.pid))
-                time.sleep(min(1, 0.1 + elapsed / 100))  # looking costs a long job a percent
-        finally:
-            if job.poll() is None:
-                job.terminate()
-                job.wait(30)
+    with (
+        log.open("w") as output,
+        process(command, cwd=folder, stderr=output, stdout=output if quiet else None) as job,
+    ):
+        # wait4's ru_maxrss would count this process too.
+        while job.poll() is None:
+            elapsed = time.perf_counter() - started
+            if elapsed > LIMIT_SECONDS:
+                raise RuntimeError(f"it took more than {LIMIT_SECONDS} s")
+            peak = max(peak, memory_of_tree(job.pid))
+            time.sleep(min(1, 0.1 + elapsed / 100))  # looking costs a long job a percent
     seconds = time.perf_counter() - started
     if job.returncode:
         raise RuntimeError(f"exit code {job.returncode}: {last_line(log.read_text())}")

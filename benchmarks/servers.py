@@ -5,16 +5,15 @@ import os
 import re
 import resource
 import shutil
-import signal
 import socket
 import subprocess
 import time
 import urllib.request
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.measure import cpu_seconds, family, last_line
+from benchmarks.measure import cpu_seconds, family, last_line, process
 
 CONNECTIONS = 16
 START_SECONDS = 120
@@ -53,24 +52,25 @@ def server(name, command, folder, **settings):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    log = folder / f"{name}.log"
+    command = [str(part).format(port=port) for part in command]
+    url, log = f"http://127.0.0.1:{port}", folder / f"{name}.log"
     started = time.perf_counter()
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [str(part).format(port=port) for part in command], cwd=folder,
-            env=os.environ | settings, stdout=output, stderr=output, start_new_session=True,
-        )  # fmt: skip
-    url = f"http://127.0.0.1:{port}"
-    try:
+    with (
+        log.open("w") as output,
+        process(
+            command, cwd=folder, env=os.environ | settings, stdout=output, stderr=output
+        ) as job,
+    ):
         while not answers(f"{url}/health"):
-            if process.poll() is not None or time.perf_counter() - started > START_SECONDS:
+            if job.poll() is not None or time.perf_counter() - started > START_SECONDS:
                 raise RuntimeError(f"it did not start: {last_line(log.read_text())}")
             time.sleep(0.02)
-        yield Server(url, process.pid, time.perf_counter() - started)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGTERM)
-        process.wait(30)
+        try:
+            yield Server(url, job.pid, time.perf_counter() - started)
+        finally:
+            job.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                job.wait(10)
 
 
 def answers(url):

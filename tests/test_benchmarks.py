@@ -3,13 +3,15 @@
 import io
 import json
 import math
+import subprocess
+import time
 
 import pytest
 from rich.console import Console
 
 from benchmarks import __main__ as benchmarks
 from benchmarks import report
-from benchmarks.measure import Bench, apart, run
+from benchmarks.measure import Bench, apart, family, process, run
 from benchmarks.servers import check_wrk
 
 PART = {
@@ -149,3 +151,13 @@ def test_processes_of_their_own_give_a_value_or_their_last_words(tmp_path):
     assert run(["sleep", "0.3"], tmp_path)["peak MB"] > 0
     with pytest.raises(RuntimeError, match="exit code 1: cat: none: No such file"):
         run(["cat", "none"], tmp_path)
+
+
+def test_a_process_takes_all_that_it_started_with_it():
+    with process(["sh", "-c", "sleep 60 & echo $!; wait"], stdout=subprocess.PIPE) as job:
+        started = int(job.stdout.readline())
+        assert family(job.pid) == {job.pid, started}
+    before = time.monotonic()
+    with job.stdout:
+        assert job.stdout.read() == b""  # at the end of the last one that could write
+    assert time.monotonic() - before < 30
