@@ -1,8 +1,10 @@
 """Measure every figure that README quotes, or some of them, and keep them in one JSON file.
 
-python -m benchmarks [PART ...] [--quick]    measure; parts that are not named keep theirs
-python -m benchmarks --table                 print README's tables out of the JSON
-python -m benchmarks --publish               put them into README and draw its picture
+    python -m benchmarks [PART ...] [--quick]    measure; parts that are not named keep theirs
+    python -m benchmarks --table                 print README's tables out of the JSON
+    python -m benchmarks --publish               put them into README and draw its picture
+
+The exit code is 1 where a measurement failed; the others are kept all the same.
 """
 
 import argparse
