@@ -196,6 +196,7 @@ def draw(results):
             drawn.append((curve, lines))
     rows = max(1, (len(drawn) + 1) // 2)
     figure = Figure(figsize=(11, 3.9 * rows), layout="constrained")
+    figure.get_layout_engine().set(hspace=0.08, wspace=0.06)
     panels = figure.subplots(rows, 2, squeeze=False).flat
     for curve, lines in drawn:
         draw_curve(next(panels), curve, lines)
@@ -231,17 +232,17 @@ def draw_curve(axes, curve, lines):
         axes.set_xscale("log")
     axes.set_yscale(curve.scale)
     axes.margins(x=0.08)
-    if curve.scale == "linear":
-        axes.set_ylim(bottom=0)
     if curve.relative:
         proportion = [x / min(sizes) for x in sizes]
         axes.plot(sizes, proportion, "--", color=GREY, linewidth=1, label="in proportion")
+    if curve.scale == "linear":
+        axes.set_ylim(bottom=0)
     axes.set_xticks(sizes, [f"{x:,}" for x in sizes])
     axes.xaxis.minorticks_off()
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
     axes.set(title=curve.title, xlabel=curve.over)
     axes.set_ylabel(
-        f"times {min(sizes)}" if curve.relative else curve.measure.replace("us ", "µs ")
+        f"relative to {min(sizes)}" if curve.relative else curve.measure.replace("us ", "µs ")
     )
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color=GREY, alpha=0.25, linewidth=0.6)
