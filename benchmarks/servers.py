@@ -37,13 +37,15 @@ class Server:
         return max(sizes)
 
     def post(self, body):
-        """Seconds of one POST of JSON to /invocations, and its answer's number of predictions."""
+        """Seconds of one POST of JSON to /invocations, and the scores of its answer."""
         headers = {"Content-Type": "application/json"}
         request = urllib.request.Request(f"{self.url}/invocations", body, headers)
         started = time.perf_counter()
         with urllib.request.urlopen(request, timeout=120) as response:
             answer = response.read()
-        return time.perf_counter() - started, len(json.loads(answer)["predictions"])
+        seconds = time.perf_counter() - started
+        scores = json.loads(answer)["predictions"]
+        return seconds, [one["liquidity"] if isinstance(one, dict) else one for one in scores]
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """One-row serving side by side, and what a second worker brings."""
 
 import json
+import math
 import os
 import statistics
 import sys
@@ -55,20 +56,35 @@ def serving(bench):
     bench.coarse("two seconds of load and one round; p99 and memory most of all")
 
 
+def check_answers(bench, up, body):
+    """All servers that score have to give the row the same score, which is then noted."""
+    scores = {
+        name: up[name].post(body.encode())[1][0]
+        for name in (OURS, LOGGED, PICKLED, MLFLOW_PLAIN, MLFLOW_OURS)
+        if name in up
+    }
+    if max(scores.values()) - min(scores.values()) > 1e-9:
+        raise RuntimeError(f"the servers disagree: {scores}")
+    bench.notes.append(f"{len(scores)} servers gave the row the same score, to 1e-9.")
+
+
 def under_load(bench, up):
     body = json.dumps({"dataframe_records": [ROW]})
-    lua = script(bench.folder / "row.lua", body)
-    keyed = script(bench.folder / "key.lua", body, key=f"Bearer {KEY}")
+    with bench.attempt("the servers' answers"):
+        check_answers(bench, up, body)
+    plain = script(bench.folder / "row.lua", body)
+    luas = dict.fromkeys(up, plain)
+    if KEYED in up:
+        luas[KEYED] = script(bench.folder / "key.lua", body, key=f"Bearer {KEY}")
 
     def measure(name):
-        lua_of = keyed if name == KEYED else lua
-        found = load(up[name], lua_of, seconds=bench.pick(4, 2))
+        found = load(up[name], luas[name], seconds=bench.pick(4, 2))
         wanted = ("requests/s", "p50 ms", "p99 ms", "CPU us per request")
         return {name: found[name] for name in wanted} | {"worker MB": up[name].megabytes()}
 
     for name in up:
         with bench.attempt(f"warming up {name}"):
-            load(up[name], keyed if name == KEYED else lua, seconds=1)
+            load(up[name], luas[name], seconds=1)
     ways = {(name, ONE): partial(measure, name) for name in up}
     bench.in_turn("Serving one row", ways, rounds=bench.pick(5, 1))
     for other in (MLFLOW_PLAIN, MLFLOW_OURS, PICKLED, EMPTY):
@@ -79,13 +95,11 @@ def under_load(bench, up):
 
     requests = bench.pick(200_000, 20_000)
     at = f"{requests:,} requests"
-    before, seconds = up[OURS].megabytes(), 0
-    rate = min(bench.figures[OURS, ONE, "requests/s"])
-    with bench.console.status(f"{at} for the worker's memory"):
-        seconds = max(1, round(requests / rate))
-        load(up[OURS], lua, seconds=seconds)
-    after = up[OURS].megabytes()
-    bench.add(OURS, at, {"MB before": before, "MB after": after})
+    seconds = math.ceil(requests / min(bench.figures[OURS, ONE, "requests/s"]))
+    bench.console.print(f"{at} for the worker's memory, {seconds} s", highlight=False)
+    before = up[OURS].megabytes()
+    load(up[OURS], plain, seconds=seconds)
+    bench.add(OURS, at, {"MB before": before, "MB after": up[OURS].megabytes()})
     bench.ratio(OURS, OURS, at=at, measure="MB after", under_measure="MB before")
 
 
@@ -96,9 +110,9 @@ def bulk(bench, up):
     at = f"{BULK:,} rows in one request"
 
     def measure(name):
-        seconds, counts = zip(*(up[name].post(body) for _ in range(3)), strict=True)
-        if set(counts) != {BULK}:
-            raise RuntimeError(f"it answered {counts[0]} of {BULK} rows")
+        seconds, scores = zip(*(up[name].post(body) for _ in range(3)), strict=True)
+        if any(len(answer) != BULK for answer in scores):
+            raise RuntimeError(f"it did not answer all of {BULK} rows")
         return {"ms": 1000 * statistics.median(seconds)}
 
     names = [name for name in (OURS, MLFLOW_PLAIN, MLFLOW_OURS) if name in up]
