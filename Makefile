@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
-.PHONY: train test soak serve ui check audit bench pins clean
+.PHONY: train test soak serve ui check audit bench bench-quick pins clean
 
 train: .venv/ready
 	$(BIN)/python train.py
@@ -29,10 +29,10 @@ audit: .venv/ready
 		--path $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 
 bench: .venv/ready
-	$(BIN)/python benchmarks/search.py
-	$(BIN)/python benchmarks/model.py
-	$(BIN)/python benchmarks/serving.py
-	$(BIN)/python benchmarks/coverage.py data/sample.csv
+	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-quick: .venv/ready
+	$(BIN)/python -m benchmarks --quick $(ARGS)
 
 pins:
 	sed -i "1s/sha256 .*/sha256 $$(sha256sum requirements.txt | cut -d' ' -f1)/" conda.yaml

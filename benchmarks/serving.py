@@ -1,265 +1,180 @@
-"""One-row serving side by side: this server, MLflow's, and an empty Flask endpoint.
+"""One-row serving side by side, and what a second worker brings."""
 
-    python benchmarks/serving.py [--rounds N] [--seconds N] [--soak REQUESTS]
-
-All servers run one worker and answer in turn, round by round; ratios are taken within a round.
-Load comes from wrk (Debian's package), over loopback, at 16 connections.
-"""
-
-import argparse
 import json
+import math
 import os
-import re
-import shutil
-import signal
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
-import urllib.request
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from contextlib import ExitStack
+from functools import partial
 
-PROJECT = Path(__file__).parents[1]
-sys.path.insert(0, str(PROJECT))
+from benchmarks.model import CHAMPION, PLAIN, ROW, use_models
+from benchmarks.servers import check_wrk, load, script, server
 
-ROW = {"24h_volume": 1e7, "mkt_cap": 1e8, "1h": 0.01, "price": 1.0}
-TREES = 200
-CONNECTIONS = 16
-BULK = 10_000
-EMPTY = """
-import sys
-from flask import Flask
-from granian import Granian
-from granian.constants import HTTPModes, Interfaces
-from serve.gateway import Gateway
-
-def make():
-    app = Flask("empty")
-    app.add_url_rule("/invocations", "score", lambda: "", methods=["POST"])
-    app.add_url_rule("/health", "health", lambda: "")
-    return Gateway(app.wsgi_app, max_bytes=2**24)
-
-if __name__ == "__main__":
-    Granian("empty:make", factory=True, interface=Interfaces.RSGI, port=int(sys.argv[1]),
-            http=HTTPModes.http1, websockets=False, log_enabled=False).serve()
-"""
+OURS, EMPTY = "python -m serve", "an empty Flask endpoint"
+KEYED, LOGGED = f"{OURS} with an API key", f"{OURS} with the prediction log"
+PICKLED = "Flask, pickled scaler and forest"
+MLFLOW_PLAIN = "mlflow models serve, scikit-learn pipeline"
+MLFLOW_OURS = "mlflow models serve, this model"
+ONE, BULK = "one row", 10_000
+KEY = "k"
+MANY = 64  # connections, so that the kernel gives each of two workers about half of them
+ONE_WORKER, TWO_WORKERS = "1 worker", "2 workers"
+SERVE = [sys.executable, "-m", "serve", "--port", "{port}"]
 
 
-def register_models(folder):
-    """Register our model as champion and the plain pipeline beside it, of the same forest."""
-    import mlflow
-
-    from liquidity import registry
-    from liquidity.features import build_table, inputs_and_target
-    from liquidity.market import read_market
-    from liquidity.pipeline import build_pipeline, fit_pipeline, with_forest_params
-
-    os.chdir(folder)
-    table = build_table(read_market(PROJECT / "data/sample.csv")[0])
-    pipeline = with_forest_params(build_pipeline(random_state=42), n_estimators=TREES)
-    fitted = fit_pipeline(pipeline, *inputs_and_target(table), n_jobs=-1)
-    client = mlflow.MlflowClient()
-    with mlflow.start_run():
-        ours = registry.log_model(fitted, table, quantile=0.4, digest="benchmark")
-        plain = mlflow.sklearn.log_model(
-            fitted, name="plain", skops_trusted_types=["sklearn.tree._tree.Tree"],
-            input_example=table[list(ROW)].head(3), pip_requirements=[],
-        ).model_uri  # fmt: skip
-    version = mlflow.register_model(ours, "crypto-liquidity").version
-    client.set_registered_model_alias("crypto-liquidity", "champion", version)
-    mlflow.register_model(plain, "plain")
-
-
-@contextmanager
-def server(name, command, folder, **settings):
-    """A server on a free port: yields its base address, process and seconds to be ready."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    started = time.perf_counter()
-    with (folder / f"{name}.log").open("w") as log:
-        process = subprocess.Popen(
-            [part.format(port=port) for part in command], cwd=folder, env=os.environ | settings,
-            stdout=log, stderr=log, start_new_session=True,
-        )  # fmt: skip
-    url = f"http://127.0.0.1:{port}"
-    try:
-        while not answers(f"{url}/health"):
-            if process.poll() is not None or time.perf_counter() - started > 120:
-                sys.exit(f"{name} did not start:\n{(folder / f'{name}.log').read_text()[-2000:]}")
-            time.sleep(0.02)
-        yield url, process, time.perf_counter() - started
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGTERM)
-        process.wait(30)
-
-
-def answers(url):
-    try:
-        with urllib.request.urlopen(url, timeout=2) as response:
-            return response.status == 200
-    except OSError:
-        return False
-
-
-def load(url, script, *, seconds):
-    """Requests a second and p50, p99 in milliseconds under wrk; every answer has to be 2xx."""
-    text = subprocess.run(
-        ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--latency", "-s", script,
-         f"{url}/invocations"],
-        capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
-    if "Non-2xx" in text or "Socket errors" in text:
-        sys.exit(f"{url}: not every answer was right\n{text}")
-    scale = {"us": 0.001, "ms": 1, "s": 1000}
-    latency = {
-        percent: float(value) * scale[unit]
-        for percent, value, unit in re.findall(r"(50|99)%\s+([\d.]+)(us|ms|s)\b", text)
-    }
+def commands(folder):
+    """The command and the settings of each server, all of one worker and the same forest."""
+    mlflow = [sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local",
+              "--workers", "1", "--port", "{port}", "-m"]  # fmt: skip
+    app = [sys.executable, "-m", "benchmarks.apps"]
     return {
-        "rate": float(re.search(r"Requests/sec:\s+([\d.]+)", text)[1]),
-        "p50": latency["50"],
-        "p99": latency["99"],
+        OURS: (SERVE, {}),
+        KEYED: (SERVE, {"LIQUIDITY_API_KEY": KEY}),
+        LOGGED: (SERVE, {"LIQUIDITY_PREDICTION_LOG": f"{folder}/predictions.jsonl"}),
+        EMPTY: ([*app, "empty", "{port}"], {}),
+        PICKLED: ([*app, "pickled", "{port}"], {}),
+        MLFLOW_PLAIN: ([*mlflow, PLAIN], {}),
+        MLFLOW_OURS: ([*mlflow, CHAMPION], {}),
     }
 
 
-def bulk_seconds(url, body):
-    request = urllib.request.Request(
-        f"{url}/invocations", body, {"Content-Type": "application/json"}
-    )
-    started = time.perf_counter()
-    with urllib.request.urlopen(request, timeout=120) as response:
-        answer = response.read()
-    seconds = time.perf_counter() - started
-    assert len(json.loads(answer)["predictions"]) == BULK
-    return seconds
+def serving(bench):
+    """All servers up, asked in turn: one row under load, many rows in one request, memory."""
+    use_models(bench)
+    with ExitStack() as stack:
+        up = {}
+        for name, (command, settings) in commands(bench.folder).items():
+            with bench.attempt(name):
+                up[name] = stack.enter_context(server(name, command, bench.folder, **settings))
+        with bench.attempt("load"):
+            check_wrk()
+            under_load(bench, up)
+        bulk(bench, up)
+    ready(bench)
+    bench.coarse("two seconds of load and one round; p99 and memory most of all")
 
 
-def worker_megabytes(process):
-    """Resident memory of the server's largest process."""
-    family = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True)
-    sizes = []
-    for pid in [process.pid, *map(int, family.stdout.split())]:
-        status = Path(f"/proc/{pid}/status").read_text()
-        sizes.append(int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024)
-    return max(sizes)
+def check_answers(bench, up, body):
+    """All servers that score have to give the row the same score, which is then noted."""
+    scores = {
+        name: up[name].post(body.encode())[1][0]
+        for name in (OURS, LOGGED, PICKLED, MLFLOW_PLAIN, MLFLOW_OURS)
+        if name in up
+    }
+    if max(scores.values()) - min(scores.values()) > 1e-9:
+        raise RuntimeError(f"the servers disagree: {scores}")
+    bench.notes.append(f"{len(scores)} servers gave the row the same score, to 1e-9.")
 
 
-def lua(folder):
-    """wrk's script of a one-row request."""
-    path = folder / "row.lua"
+def under_load(bench, up):
     body = json.dumps({"dataframe_records": [ROW]})
-    path.write_text(
-        f'wrk.method = "POST"\nwrk.body = [[{body}]]\n'
-        'wrk.headers["Content-Type"] = "application/json"\n'
-    )
-    return str(path)
+    with bench.attempt("the servers' answers"):
+        check_answers(bench, up, body)
+    plain = script(bench.folder / "row.lua", body)
+    luas = dict.fromkeys(up, plain)
+    if KEYED in up:
+        luas[KEYED] = script(bench.folder / "key.lua", body, key=f"Bearer {KEY}")
+
+    def measure(name):
+        found = load(up[name], luas[name], seconds=bench.pick(4, 2))
+        wanted = ("requests/s", "p50 ms", "p99 ms", "CPU us per request")
+        return {name: found[name] for name in wanted} | {"worker MB": up[name].megabytes()}
+
+    for name in up:
+        with bench.attempt(f"warming up {name}"):
+            load(up[name], luas[name], seconds=1)
+    ways = {(name, ONE): partial(measure, name) for name in up}
+    bench.in_turn("Serving one row", ways, rounds=bench.pick(5, 1))
+    for other in (MLFLOW_PLAIN, MLFLOW_OURS, PICKLED, EMPTY):
+        bench.ratio(OURS, other, measure="requests/s", at=ONE)
+    for name in (KEYED, LOGGED):
+        bench.ratio(name, OURS, measure="requests/s", at=ONE)
+    bench.ratio(OURS, EMPTY, measure="p99 ms", under_measure="p50 ms", at=ONE)
+
+    requests = bench.pick(200_000, 20_000)
+    at = f"{requests:,} requests"
+    seconds = math.ceil(requests / min(bench.figures[OURS, ONE, "requests/s"]))
+    bench.console.print(f"{at} for the worker's memory, {seconds} s", highlight=False)
+    before = up[OURS].megabytes()
+    load(up[OURS], plain, seconds=seconds)
+    bench.add(OURS, at, {"MB before": before, "MB after": up[OURS].megabytes()})
+    bench.ratio(OURS, OURS, at=at, measure="MB after", under_measure="MB before")
 
 
-def bulk_body():
+def bulk(bench, up):
+    """Many rows in one request."""
     rows = [[ROW["24h_volume"] * (1 + i / BULK), 1e8 + i, 0.01, 1.0] for i in range(BULK)]
-    return json.dumps({"dataframe_split": {"columns": list(ROW), "data": rows}}).encode()
+    body = json.dumps({"dataframe_split": {"columns": list(ROW), "data": rows}}).encode()
+    at = f"{BULK:,} rows in one request"
+
+    def measure(name):
+        seconds, scores = zip(*(up[name].post(body) for _ in range(3)), strict=True)
+        if any(len(answer) != BULK for answer in scores):
+            raise RuntimeError(f"it did not answer all of {BULK} rows")
+        return {"ms": 1000 * statistics.median(seconds)}
+
+    names = [name for name in (OURS, MLFLOW_PLAIN, MLFLOW_OURS) if name in up]
+    ways = {(name, at): partial(measure, name) for name in names}
+    bench.in_turn(f"Serving {at}", ways, rounds=bench.pick(5, 1))
+    for other in (MLFLOW_PLAIN, MLFLOW_OURS):
+        bench.ratio(other, OURS, measure="ms", at=at)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=int, default=4, help="of load per server and round")
-    parser.add_argument("--soak", type=int, default=200_000, help="requests for the memory check")
-    args = parser.parse_args()
-    if not shutil.which("wrk"):
-        sys.exit("wrk is missing: apt-get install wrk")
-    with tempfile.TemporaryDirectory() as place, ExitStack() as stack:
-        folder = Path(place)
-        os.environ |= {
-            "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
-            "MLFLOW_DISABLE_TELEMETRY": "true",
-            "PYTHONPATH": str(PROJECT),
-            # MLflow starts uvicorn by its name.
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "LIQUIDITY_CACHE_DIR": str(folder / "cache"),
+def ready(bench):
+    """Seconds from start to the first answer."""
+
+    def measure(name):
+        command, settings = commands(bench.folder)[name]
+        with (
+            tempfile.TemporaryDirectory() as cache,
+            server(name, command, bench.folder, **settings | {"LIQUIDITY_CACHE_DIR": cache}) as up,
+        ):
+            return {"seconds": up.seconds}
+
+    at = "start to first answer"
+    ways = {(name, at): partial(measure, name) for name in (OURS, MLFLOW_PLAIN)}
+    bench.in_turn("Starting servers", ways, rounds=bench.pick(3, 1))
+    bench.ratio(MLFLOW_PLAIN, OURS, measure="seconds", at=at)
+
+
+def workers(bench):
+    """One worker and two, both servers up and loaded in turn, with what wrk leaves of the cores.
+
+    `limit` is the rate at which the server's and wrk's processor time per request, as measured
+    with one worker, fill all cores; more than it no number of workers can bring.
+    """
+    check_wrk()
+    use_models(bench)
+    luas = {
+        f"{text} per request": script(
+            bench.folder / f"{count}.lua", json.dumps({"dataframe_records": [ROW] * count})
+        )
+        for text, count in ((ONE, 1), ("100 rows", 100))
+    }
+    with ExitStack() as stack:
+        up = {
+            at: stack.enter_context(server(at, [*SERVE, "--workers", at[0]], bench.folder))
+            for at in (ONE_WORKER, TWO_WORKERS)
         }
-        subprocess.run(
-            [sys.executable, __file__, "--register", place], check=True,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        (folder / "empty.py").write_text(EMPTY)
-        python = sys.executable
-        mlflow_serve = [python, "-m", "mlflow", "models", "serve", "--env-manager", "local",
-                        "--workers", "1", "--port", "{port}", "-m"]  # fmt: skip
-        ways = {
-            "empty": ([python, "empty.py", "{port}"], {}),
-            "serve": ([python, "-m", "serve", "--port", "{port}"], {}),
-            "logged": (
-                [python, "-m", "serve", "--port", "{port}"],
-                {"LIQUIDITY_PREDICTION_LOG": str(folder / "predictions.jsonl")},
-            ),
-            "mlflow plain": ([*mlflow_serve, "models:/plain/1"], {}),
-        }
-        servers = {
-            name: stack.enter_context(server(name.replace(" ", "-"), command, folder, **settings))
-            for name, (command, settings) in ways.items()
-        }
-        results = measure(servers, folder, args)
-    report(results)
 
+        def measure(at, lua):
+            found = load(up[at], lua, seconds=bench.pick(4, 2), connections=MANY)
+            wanted = ("requests/s", "CPU us per request", "cores it used", "cores wrk used")
+            found = {name: found[name] for name in wanted}
+            used = found["cores it used"] + found["cores wrk used"]
+            return found | {"limit": os.cpu_count() * found["requests/s"] / used}
 
-def measure(servers, folder, args):
-    script, body = lua(folder), bulk_body()
-    rounds = []
-    for number in range(args.rounds + 1):
-        one = {name: load(url, script, seconds=args.seconds) for name, (url, *_) in servers.items()}
-        bulk = {
-            name: statistics.median(bulk_seconds(servers[name][0], body) for _ in range(3))
-            for name in ("serve", "mlflow plain")
-        }
-        if number:  # the first one warms up
-            rounds.append({"one": one, "bulk": bulk})
-    url, process, ready = servers["serve"]
-    before = worker_megabytes(process)
-    rate = statistics.median(r["one"]["serve"]["rate"] for r in rounds)
-    load(url, script, seconds=max(1, round(args.soak / rate)))
-    return {
-        "rounds": rounds, "ready_seconds": ready, "megabytes": before,
-        "megabytes_after": worker_megabytes(process), "soak": args.soak,
-    }  # fmt: skip
-
-
-def report(results):
-    rounds = results["rounds"]
-
-    def line(text, values, unit=""):
-        median, low, high = statistics.median(values), min(values), max(values)
-        print(f"{text:58}{median:10.2f}{unit} ({low:.2f}-{high:.2f})")
-
-    for name in rounds[0]["one"]:
-        line(f"{name}: requests/s, one row", [r["one"][name]["rate"] for r in rounds])
-        line(f"{name}: p50", [r["one"][name]["p50"] for r in rounds], " ms")
-        line(f"{name}: p99", [r["one"][name]["p99"] for r in rounds], " ms")
-    one = [r["one"] for r in rounds]
-    line("serve / mlflow models serve, plain pipeline", [
-        r["serve"]["rate"] / r["mlflow plain"]["rate"] for r in one])  # fmt: skip
-    line("serve / empty Flask endpoint", [r["serve"]["rate"] / r["empty"]["rate"] for r in one])
-    line("serve's p99 / empty's p50", [r["serve"]["p99"] / r["empty"]["p50"] for r in one])
-    line("with / without prediction log", [r["logged"]["rate"] / r["serve"]["rate"] for r in one])
-    line(f"{BULK} rows: mlflow's seconds / serve's", [
-        r["bulk"]["mlflow plain"] / r["bulk"]["serve"] for r in rounds])  # fmt: skip
-    for name in ("serve", "mlflow plain"):
-        line(f"{name}: {BULK} rows", [1000 * r["bulk"][name] for r in rounds], " ms")
-    print(f"ready after {results['ready_seconds']:.1f} s (all servers starting one by one)")
-    print(f"worker's memory {results['megabytes']:.0f} MB, after {results['soak']:,} more requests "
-          f"{results['megabytes_after']:.0f} MB")  # fmt: skip
-    target = PROJECT / "benchmarks/results/serving.json"
-    target.parent.mkdir(exist_ok=True)
-    target.write_text(json.dumps(results, indent=2) + "\n")
-
-
-if __name__ == "__main__":
-    if sys.argv[1:2] == ["--register"]:
-        register_models(sys.argv[2])
-    else:
-        main()
+        for subject, lua in luas.items():
+            for running in up.values():
+                load(running, lua, seconds=1)  # warms up
+            ways = {(subject, at): partial(measure, at, lua) for at in up}
+            bench.in_turn(f"Workers, {subject}", ways, rounds=bench.pick(5, 1))
+            bench.ratio(subject, subject, measure="requests/s", at=TWO_WORKERS,
+                        under_at=ONE_WORKER)  # fmt: skip
+            bench.ratio(subject, subject, measure="CPU us per request", at=TWO_WORKERS,
+                        under_at=ONE_WORKER)  # fmt: skip
+            bench.ratio(subject, subject, measure="limit", under_measure="requests/s",
+                        at=ONE_WORKER)  # fmt: skip
+    bench.coarse("two seconds of load and one round")

@@ -95,6 +95,7 @@ def test_every_ranking_is_drawn(liquidity, interval):
         (1234567.0, "1.23M"), (999.6e6, "1B"), (4.3e10, "43B"), (2.1e12, "2.1T"), (-5e6, "-5M"),
         (1e-9, "1e-09"), (np.nan, "-"), (None, "-"), ("a", "a"), (np.True_, "True"),
         (1e16, "1e+16"), (np.int64(1000), "1,000"), (999_999.9, "1M"), (0.5e6, "500,000"),
+        (999.7, "1,000"), (999.4, "999"),
     ],
 )  # fmt: skip
 def test_numbers_are_short(value, text):

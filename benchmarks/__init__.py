@@ -1,0 +1,1 @@
+"""Every figure that README quotes, measured side by side: `python -m benchmarks`."""

@@ -1,0 +1,56 @@
+"""Two Flask applications to compare with, on this project's own server.
+
+    python -m benchmarks.apps empty|pickled PORT
+
+`empty` answers nothing at once. `pickled` is what one writes first: a pickled scaler and a
+pickled forest (scaler.pkl, forest.pkl in the working folder), asked in the view.
+"""
+
+import pickle
+import sys
+from pathlib import Path
+
+from flask import Flask, jsonify, request
+from granian import Granian
+from granian.constants import HTTPModes, Interfaces
+
+from liquidity.features import FEATURES
+from serve import MAX_BYTES
+from serve.gateway import Gateway
+
+
+def empty():
+    app = Flask("empty")
+    app.add_url_rule("/invocations", "score", lambda: "", methods=["POST"])
+    return behind_gateway(app)
+
+
+def pickled():
+    app = Flask("pickled")
+    scaler = pickle.loads(Path("scaler.pkl").read_bytes())
+    forest = pickle.loads(Path("forest.pkl").read_bytes())
+
+    @app.post("/invocations")
+    def score():
+        coins = request.get_json()["dataframe_records"]
+        X = scaler.transform([[coin[name] for name in FEATURES] for coin in coins])
+        return jsonify(predictions=forest.predict(X).tolist())
+
+    return behind_gateway(app)
+
+
+def behind_gateway(app):
+    app.add_url_rule("/health", "health", lambda: "")
+    return Gateway(app.wsgi_app, max_bytes=MAX_BYTES)
+
+
+def main():
+    name, port = sys.argv[1:]
+    Granian(
+        f"benchmarks.apps:{name}", factory=True, interface=Interfaces.RSGI, port=int(port),
+        http=HTTPModes.http1, websockets=False, log_enabled=False,
+    ).serve()  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,256 @@
+"""Results as JSON, as a table, as README's section and its picture."""
+
+import json
+import os
+import platform
+import re
+import statistics
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+from rich.table import Table
+
+from benchmarks.measure import PROJECT
+from liquidity.formatting import short_number
+from liquidity.plots import BLUE, GREY, ORANGE
+
+RESULTS = PROJECT / "benchmarks/results/bench.json"
+QUICK = PROJECT / "benchmarks/results/quick.json"
+README, PICTURE = PROJECT / "README.md", PROJECT / "docs/growth.png"
+BEGIN, END = "<!-- from here: python -m benchmarks --publish -->", "<!-- to here -->"
+PACKAGES = ("mlflow", "scikit-learn", "numpy", "pandas", "onnxruntime", "flask", "granian")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """How a part's figures are drawn: `measure` over the number in `at` before the noun `over`."""
+
+    title: str
+    over: str
+    measure: str
+    scale: str = "log"
+    relative: bool = False  # to the subject's first value of the same round
+
+
+CURVES = {
+    "files": Curve("Scoring a CSV file", "rows", "rows/s"),
+    "model": Curve("One row in Python", "trees", "us per row"),
+    "tracking": Curve("Writing a trial to MLflow", "trials", "ms per trial", scale="linear"),
+    "workers": Curve(
+        "Serving: requests/s by workers", "workers", "requests/s", scale="linear", relative=True
+    ),
+}
+
+
+def machine():
+    """What the figures depend on besides the code."""
+    cpu = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return {
+        "cores": os.cpu_count(),
+        "cpu": cpu[1] if cpu else platform.machine(),
+        "memory_gb": round(pages / 2**30),
+        "python": platform.python_version(),
+        **{name: version(name) for name in PACKAGES},
+    }
+
+
+def read(path, on=None):
+    """The results at `path`; with a machine `on`, empty ones where there are none of that machine.
+
+    Raises ValueError where there is nothing to read.
+    """
+    try:
+        results = json.loads(path.read_text())
+    except FileNotFoundError:
+        results = None
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}): delete it and measure again") from error
+    if on is not None and (results is None or results["machine"] != on):
+        return {"machine": on, "parts": {}}
+    if results is None:
+        raise ValueError(f"there is no {path}: run python -m benchmarks first")
+    return results
+
+
+def write(path, results):
+    """Write the results whole or not at all."""
+    path.parent.mkdir(exist_ok=True)
+    unfinished = path.with_suffix(".partial")
+    unfinished.write_text(json.dumps(results, indent=1) + "\n")
+    unfinished.replace(path)
+
+
+def figures(part):
+    """The values of a part by `(subject, at, measure)`."""
+    return {(f["subject"], f["at"], f["measure"]): f["values"] for f in part["figures"]}
+
+
+def ratios(part):
+    """`(text, ratio of each round)` of all that the part compares."""
+    values = figures(part)
+    found = []
+    for over, under in part["ratios"]:
+        pairs = zip(values[tuple(over)], values[tuple(under)], strict=False)
+        found.append((describe(over, under), [a / b for a, b in pairs]))
+    return found
+
+
+def describe(over, under):
+    """What a ratio compares: what differs, `A / B`, and after a colon what is the same."""
+    parts = list(zip(over, under, strict=True))
+    above = ", ".join(a for a, b in parts if a and a != b)
+    below = ", ".join(b for a, b in parts if b and a != b)
+    return f"{above} / {below}: {', '.join(a for a, b in parts if a and a == b)}"
+
+
+def spread(values):
+    """Median and range, or the one value."""
+    if len(values) == 1:
+        return short_number(values[0])
+    low, middle, high = min(values), statistics.median(values), max(values)
+    return f"{short_number(middle)} ({short_number(low)}-{short_number(high)})"
+
+
+def show(console, results):
+    """Print the ratios, the notes and what failed."""
+    table = Table("compared", "ratio, median (range)", "rounds", title="Ratios within each round",
+                  title_justify="left")  # fmt: skip
+    table.columns[2].justify = "right"
+    for name, part in results["parts"].items():
+        table.add_section()
+        table.add_row(f"[bold]{name}[/bold]{', quick' if part['quick'] else ''}")
+        for text, values in ratios(part):
+            table.add_row(text, spread(values), str(len(values)))
+    console.print(table)
+    for name, part in results["parts"].items():
+        for line in part["notes"]:
+            console.print(f"{name}: {line}", markup=False, highlight=False, soft_wrap=True)
+        for line in part["failures"]:
+            console.print(f"{name} failed: {line}", style="red", markup=False, soft_wrap=True)
+
+
+def markdown(results):
+    """README's tables: all ratios, and all figures behind them."""
+    on, parts = results["machine"], results["parts"]
+    dates = sorted(part["date"][:10] for part in parts.values())
+    packages = ", ".join(f"{name} {on[name]}" for name in PACKAGES)
+    lines = [
+        f"{on['cores']} cores ({on['cpu']}), {on['memory_gb']} GB, Python {on['python']}, "
+        f"{packages}; "
+        f"{' to '.join(dict.fromkeys((dates[0], dates[-1])))}.",
+        "",
+        "| compared, within each round | ratio, median (range) | rounds |",
+        "|---|---|---|",
+    ]  # fmt: skip
+    for name, part in parts.items():
+        lines += [
+            f"| {name}: {text} | {spread(values)} | {len(values)} |"
+            for text, values in ratios(part)
+        ]
+    for name, part in parts.items():
+        lines += ["", *(f"{name}: {line}" for line in part["notes"])] if part["notes"] else []
+        lines += (
+            ["", *(f"{name} FAILED: {f}" for f in part["failures"])] if part["failures"] else []
+        )
+    lines += ["", "<details><summary>The figures themselves, medians and ranges</summary>"]
+    for name, part in parts.items():
+        lines += figures_tables(name, part)
+    return "\n".join([*lines, "", "</details>"])
+
+
+def figures_tables(name, part):
+    """Markdown lines: a row per subject and size; those of the same measures share a table."""
+    values = figures(part)
+    tables = {}
+    for subject, at in dict.fromkeys((subject, at) for subject, at, _ in values):
+        measures = tuple(m for s, a, m in values if (s, a) == (subject, at))
+        tables.setdefault(measures, []).append((subject, at))
+    for measures, rows in tables.items():
+        yield from ("", f"| {name} | {' | '.join(measures)} |", "|---" * (len(measures) + 1) + "|")
+        for subject, at in rows:
+            cells = (spread(values[subject, at, measure]) for measure in measures)
+            yield f"| {subject}, {at} | {' | '.join(cells)} |"
+
+
+def publish(results):
+    """Put the tables into README and draw its picture."""
+    text = README.read_text()
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"README.md has no lines {BEGIN} and {END}")
+    README.write_text(f"{before}{BEGIN}\n\n{markdown(results)}\n\n{END}{after}")
+    draw(results).savefig(PICTURE, dpi=110)
+
+
+def draw(results):
+    """A panel per curve: medians as a line, ranges as bars."""
+    drawn = []
+    for name, curve in CURVES.items():
+        lines = curve_lines(curve, results["parts"].get(name, {"figures": []}))
+        if lines:
+            drawn.append((curve, lines))
+    rows = max(1, (len(drawn) + 1) // 2)
+    figure = Figure(figsize=(11, 3.9 * rows), layout="constrained")
+    figure.get_layout_engine().set(hspace=0.08, wspace=0.06)
+    panels = figure.subplots(rows, 2, squeeze=False).flat
+    for curve, lines in drawn:
+        draw_curve(next(panels), curve, lines)
+    for empty in panels:
+        empty.set_visible(False)
+    return figure
+
+
+def curve_lines(curve, part):
+    """`{subject: {size: values by round}}` of what the part has of the curve."""
+    lines = {}
+    for (subject, at, measure), rounds in figures(part).items():
+        if measure == curve.measure and (x := size(at, curve.over)):
+            lines.setdefault(subject, {})[x] = rounds
+    return lines
+
+
+def draw_curve(axes, curve, lines):
+    for (subject, points), colour in zip(lines.items(), (BLUE, ORANGE, GREY), strict=False):
+        if curve.relative:
+            first = points[min(points)]
+            points = {
+                x: [a / b for a, b in zip(rounds, first, strict=False)]
+                for x, rounds in points.items()
+            }
+        middle = [statistics.median(rounds) for rounds in points.values()]
+        below = [m - min(r) for m, r in zip(middle, points.values(), strict=True)]
+        above = [max(r) - m for m, r in zip(middle, points.values(), strict=True)]
+        axes.errorbar(list(points), middle, yerr=(below, above), color=colour, label=subject,
+                      marker="o", markersize=5, capsize=3, linewidth=1.8)  # fmt: skip
+    sizes = sorted({x for points in lines.values() for x in points})
+    if not curve.relative:
+        axes.set_xscale("log")
+    axes.set_yscale(curve.scale)
+    axes.margins(x=0.08)
+    if curve.relative:
+        proportion = [x / min(sizes) for x in sizes]
+        axes.plot(sizes, proportion, "--", color=GREY, linewidth=1, label="in proportion")
+    if curve.scale == "linear":
+        axes.set_ylim(bottom=0)
+    axes.set_xticks(sizes, [f"{x:,}" for x in sizes])
+    axes.xaxis.minorticks_off()
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
+    axes.set(title=curve.title, xlabel=curve.over)
+    axes.set_ylabel(
+        f"relative to {min(sizes)}" if curve.relative else curve.measure.replace("us ", "µs ")
+    )
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color=GREY, alpha=0.25, linewidth=0.6)
+    if len(axes.get_legend_handles_labels()[0]) > 1:
+        axes.legend(frameon=False, fontsize=9)
+
+
+def size(at, noun):
+    """The number in `1,000 rows` for the noun `rows`, in `1 worker` for `workers`, or None."""
+    found = re.fullmatch(rf"([\d,]+) {noun.removesuffix('s')}s?", at)
+    return int(found[1].replace(",", "")) if found else None

@@ -1,0 +1,132 @@
+"""Servers to compare, each for the time of a with block, and wrk's load on them."""
+
+import json
+import os
+import re
+import resource
+import shutil
+import socket
+import subprocess
+import time
+import urllib.request
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.measure import cpu_seconds, family, last_line, process
+
+CONNECTIONS = 16
+START_SECONDS = 120
+MILLISECONDS = {"us": 0.001, "ms": 1, "s": 1000}
+
+
+@dataclass
+class Server:
+    """Where a running server answers, its first process, and how long it took to be ready."""
+
+    url: str
+    pid: int
+    seconds: float
+
+    def megabytes(self):
+        """Resident memory of its largest process."""
+        sizes = []
+        for pid in family(self.pid):
+            status = Path(f"/proc/{pid}/status").read_text()
+            sizes.append(int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024)
+        return max(sizes)
+
+    def post(self, body):
+        """Seconds of one POST of JSON to /invocations, and the scores of its answer."""
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(f"{self.url}/invocations", body, headers)
+        started = time.perf_counter()
+        with urllib.request.urlopen(request, timeout=120) as response:
+            answer = response.read()
+        seconds = time.perf_counter() - started
+        scores = json.loads(answer)["predictions"]
+        return seconds, [one["liquidity"] if isinstance(one, dict) else one for one in scores]
+
+
+@contextmanager
+def server(name, command, folder, **settings):
+    """Start a server on a free port, which replaces `{port}`; yields it when it answers."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [str(part).format(port=port) for part in command]
+    url, log = f"http://127.0.0.1:{port}", folder / f"{name}.log"
+    started = time.perf_counter()
+    with (
+        log.open("w") as output,
+        process(
+            command, cwd=folder, env=os.environ | settings, stdout=output, stderr=output
+        ) as job,
+    ):
+        while not answers(f"{url}/health"):
+            if job.poll() is not None or time.perf_counter() - started > START_SECONDS:
+                raise RuntimeError(f"it did not start: {last_line(log.read_text())}")
+            time.sleep(0.02)
+        try:
+            yield Server(url, job.pid, time.perf_counter() - started)
+        finally:
+            job.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                job.wait(10)
+
+
+def answers(url):
+    """Whether a GET of it is answered with 200."""
+    try:
+        with urllib.request.urlopen(url, timeout=2) as response:
+            return response.status == 200
+    except OSError:
+        return False
+
+
+def check_wrk():
+    """Raise RuntimeError where there is no load generator."""
+    if not shutil.which("wrk"):
+        raise RuntimeError("wrk is not on the PATH: apt-get install wrk")
+
+
+def script(path, body, *, key=""):
+    """Write wrk's script that posts this JSON."""
+    headers = {"Content-Type": "application/json"} | ({"Authorization": key} if key else {})
+    lines = [f'wrk.headers["{name}"] = "{value}"' for name, value in headers.items()]
+    path.write_text("\n".join(['wrk.method = "POST"', f"wrk.body = [[{body}]]", *lines]))
+    return path
+
+
+def load(target, lua, *, seconds, connections=CONNECTIONS):
+    """Rates, latencies and processor time under wrk's load; every answer has to be 2xx."""
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", lua,
+               f"{target.url}/invocations"]  # fmt: skip
+    served, generated, started = cpu_seconds(target.pid), _children_seconds(), time.perf_counter()
+    text = subprocess.run(
+        command, capture_output=True, text=True, check=True, timeout=seconds + 60
+    ).stdout
+    elapsed = time.perf_counter() - started
+    served = cpu_seconds(target.pid) - served
+    generated = _children_seconds() - generated
+    if "Non-2xx" in text or "Socket errors" in text:
+        raise RuntimeError(f"not every answer was right: {last_line(text)}")
+    latency = {
+        percent: float(value) * MILLISECONDS[unit]
+        for percent, value, unit in re.findall(r"(50|99)%\s+([\d.]+)(us|ms|s)\b", text)
+    }
+    requests = int(re.search(r"(\d+) requests in", text)[1])
+    return {
+        "requests/s": float(re.search(r"Requests/sec:\s+([\d.]+)", text)[1]),
+        "p50 ms": latency["50"],
+        "p99 ms": latency["99"],
+        "CPU us per request": 1e6 * served / requests,
+        "cores it used": served / elapsed,
+        "cores wrk used": generated / elapsed,
+    }
+
+
+def _children_seconds():
+    """Processor time of the processes that this one has waited for."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
