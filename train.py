@@ -17,7 +17,7 @@ from rich.table import Table
 from sklearn.inspection import permutation_importance
 
 from liquidity import cluster, evaluation, plots, registry, store, tracking
-from liquidity.arguments import Parser, share, whole_number
+from liquidity.arguments import Parser, share, share_or_all, whole_number
 from liquidity.artifact import ParityError
 from liquidity.features import FEATURES, TARGET, build_table, digest, inputs_and_target
 from liquidity.market import MarketDataError, read_market, trim_outliers
@@ -77,7 +77,8 @@ def train(args, console):
     table, cleaning = read_table(args.data, outliers=args.outliers)
     table, training, test = split_table(table, args)
     folds = evaluation.make_folds(training, split=args.split, cv=args.cv)
-    pipeline = build_pipeline(random_state=args.random_state)
+    max_samples = None if args.max_samples == 1 else args.max_samples
+    pipeline = build_pipeline(random_state=args.random_state, max_samples=max_samples)
     X, y = inputs_and_target(training)
     print_data(console, cleaning, training, test)
 
@@ -270,6 +271,7 @@ def parse_arguments(argv):
         default = ",".join(str(value).lower() for value in values)
         add(f"--{name.replace('_', '-')}", default=default, help=f"values to try ({default})")
     add("--random-state", type=whole_number(0), default=42)
+    add("--max-samples", type=share_or_all, default=1.0, help="share of rows that a tree draws")
     add("--n-jobs", type=whole_number(-1), default=-1, help="worker processes; -1: one per core")
     add("--scheduler", default=cluster.LOCAL, help="a Dask scheduler's address, tcp://HOST:8786")
     add("--promote", choices=registry.PROMOTE, default="auto")

@@ -32,3 +32,8 @@ def share(text):
     if not 0 < value < 1:
         raise argparse.ArgumentTypeError(f"expected a share between 0 and 1, got {text!r}")
     return value
+
+
+def share_or_all(text):
+    """The argument type of shares above 0, up to 1 for all."""
+    return 1.0 if text in ("1", "1.0") else share(text)

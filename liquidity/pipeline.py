@@ -13,11 +13,13 @@ PARAM_GRID = {
 }
 
 
-def build_pipeline(*, random_state):
-    """StandardScaler, then RandomForestRegressor with its default settings, not fitted."""
-    return Pipeline(
-        [("scaler", StandardScaler()), (FOREST, RandomForestRegressor(random_state=random_state))]
-    )
+def build_pipeline(*, random_state, max_samples=None):
+    """StandardScaler, then RandomForestRegressor with its default settings, not fitted.
+
+    `max_samples` is the share of rows that each tree draws; None draws as many as there are.
+    """
+    forest = RandomForestRegressor(random_state=random_state, max_samples=max_samples)
+    return Pipeline([("scaler", StandardScaler()), (FOREST, forest)])
 
 
 def with_forest_params(pipeline, **params):

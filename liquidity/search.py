@@ -134,10 +134,12 @@ def grow_trees(forest, X, y):
     seeds = np.random.RandomState(forest.random_state)
     params = {name: getattr(forest, name) for name in forest.estimator_params}
     rows = len(X)
+    share = forest.max_samples
+    draws = rows if share is None else max(1, int(rows * share))
     with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):
         for _ in range(forest.n_estimators):
             seed = seeds.randint(np.iinfo(np.int32).max)
-            drawn = np.random.RandomState(seed).randint(0, rows, rows)
+            drawn = np.random.RandomState(seed).randint(0, rows, draws)
             tree = DecisionTreeRegressor(**params | {"random_state": seed})
             yield tree.fit(
                 X, y, sample_weight=np.bincount(drawn, minlength=rows), check_input=False

@@ -11,13 +11,13 @@ import urllib.request
 
 import mlflow
 import pytest
-from conftest import GOOD, PROJECT, SMALL, free_port_number, wait_for_http
+from conftest import GOOD, PROJECT, SHORT, SMALL, free_port_number, wait_for_http
 from test_hold import Load
 from test_server import post
 
 pytestmark = pytest.mark.soak
 NAME = "crypto-liquidity"
-AWAY_SECONDS = 60
+AWAY_SECONDS = 15 if SHORT else 60
 BODY = json.dumps(GOOD).encode()
 
 

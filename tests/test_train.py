@@ -160,6 +160,7 @@ BAD_ARGUMENTS = [
     (["--split", "time"], "--split: invalid choice: 'time'"),
     (["--promote", "maybe"], "--promote: invalid choice: 'maybe'"),
     (["--outliers", "some"], "--outliers: invalid choice"),
+    (["--max-samples", "1.5"], "--max-samples: expected a share between 0 and 1, got '1.5'"),
     (["--test-size", "0"], "--test-size: expected a share between 0 and 1, got '0'"),
     (["--test-size", "1.5"], "--test-size: expected a share"),
     (["--test-size", "nan"], "--test-size: expected a share"),
