@@ -31,6 +31,7 @@ PARTS = {
     "files": "benchmarks.model:files",
     "serving": "benchmarks.serving:serving",
     "workers": "benchmarks.serving:workers",
+    "cluster": "benchmarks.cluster:cluster",
     "coverage": "benchmarks.coverage:coverage",
     "panel": "benchmarks.memory:panel",
 }

@@ -42,6 +42,7 @@ CURVES = {
     "workers": Curve(
         "Serving: requests/s by workers", "workers", "requests/s", scale="linear", relative=True
     ),
+    "cluster": Curve("A search on Dask", "workers", "seconds", scale="linear"),
 }
 
 

@@ -275,6 +275,7 @@ def test_stopping_keeps_finished_trials_and_kills_the_run(store, number):
     assert not store.search_registered_models()
 
 
+@pytest.mark.soak
 def test_a_killed_search_resumes_and_equals_an_uninterrupted_one(store):
     job = start(*LONG)
     killed = wait_for_trials(store, 3)

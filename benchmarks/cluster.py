@@ -1,0 +1,135 @@
+"""The same search and the same files on a Dask cluster of this machine and without one."""
+
+import os
+import socket
+import sys
+import time
+from contextlib import contextmanager, suppress
+from functools import partial
+
+from rich.console import Console
+
+from benchmarks.measure import SAMPLE, apart, process, run
+from benchmarks.model import use_models, write_market
+from benchmarks.search import store_copies
+from liquidity import cluster as dask
+from liquidity.evaluation import make_folds, split_rows
+from liquidity.features import build_table, inputs_and_target
+from liquidity.market import read_market
+from liquidity.pipeline import PARAM_GRID, build_pipeline
+from liquidity.search import cv_results, local_executor
+from liquidity.search import search as search_grid
+
+HERE, DASK = "this machine, n_jobs=2", "Dask, one-thread workers"
+SCORE_HERE, SCORE_DASK = "scoring on this machine", "scoring on Dask, 2 workers"
+
+
+def cluster(bench):
+    """Whole searches in fresh processes, connecting included, and a folder of files.
+
+    The clusters run all the time; the first search of each, which is not counted, warms them up.
+    """
+    copy = store_copies(bench.folder)
+    scores = []
+
+    def measure(address):
+        found = apart(seconds_of_search, address, bench.quick, MLFLOW_TRACKING_URI=copy())
+        scores.append(found.pop("scores"))
+        if scores[-1] != scores[0]:
+            raise RuntimeError("its scores are not those of the other searches")
+        return found
+
+    with dask_cluster(bench.folder, 1) as one, dask_cluster(bench.folder, 2) as two:
+        for address in (one, two):
+            measure(address)
+        ways = {
+            (HERE, "27 trials"): partial(measure, dask.LOCAL),
+            (DASK, "2 workers"): partial(measure, two),
+            (DASK, "1 worker"): partial(measure, one),
+        }
+        bench.in_turn("Search on Dask", ways, rounds=bench.pick(3, 1))
+        bench.ratio(DASK, HERE, measure="seconds", at="2 workers", under_at="27 trials")
+        bench.ratio(DASK, DASK, measure="seconds", at="1 worker", under_at="2 workers")
+        if not bench.failures:
+            bench.notes.append("All searches found the same r2 to the last bit.")
+
+        use_models(bench)
+        files, rows = bench.pick((8, 250_000), (4, 20_000))
+        folder = bench.folder / "dask"
+        for name in ("in", "out"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        for number in range(files):
+            write_market(folder / f"in/{number}.csv", rows)
+        at = f"{files} CSV files of {rows:,} rows"
+        ways = {
+            (SCORE_HERE, at): partial(score, bench, folder, dask.LOCAL),
+            (SCORE_DASK, at): partial(score, bench, folder, two),
+        }
+        bench.in_turn("Scoring on Dask", ways, rounds=bench.pick(5, 1))
+        bench.ratio(SCORE_DASK, SCORE_HERE, measure="seconds", at=at)
+    bench.coarse("starting and connecting count for most")
+
+
+def seconds_of_search(address, quick):
+    """Seconds and mean scores of one search; runs in a process of its own."""
+    table = build_table(read_market(SAMPLE)[0])
+    training = table.iloc[split_rows(table, split="random", test_size=0.2, random_state=42)[0]]
+    X, y = inputs_and_target(training)
+    folds = make_folds(training, split="random", cv=5)
+    grid = PARAM_GRID | ({"n_estimators": [5, 10, 15]} if quick else {})
+    started = time.perf_counter()
+    with executor(address) as workers:
+        trials = search_grid(
+            build_pipeline(random_state=42), X, y, param_grid=grid, folds=folds,
+            executor=workers, on_trial=lambda trial: None,
+        )  # fmt: skip
+        seconds = time.perf_counter() - started
+    return {"seconds": seconds, "scores": list(cv_results(trials)["mean_test_score"])}
+
+
+def executor(address):
+    if address == dask.LOCAL:
+        return local_executor(2)
+    return dask.cluster_executor(
+        address, packages=dask.TRAINING, console=Console(file=open(os.devnull, "w"))
+    )
+
+
+def score(bench, folder, address):
+    command = [sys.executable, "-m", "liquidity.scoring", "--input", folder / "in",
+               "--output", folder / "out", "--scheduler", address, "--overwrite"]  # fmt: skip
+    measured = run(command, bench.folder)
+    # The workers' memory is not that of the command.
+    return {"seconds": measured["seconds"]}
+
+
+@contextmanager
+def dask_cluster(folder, workers):
+    """The address of a scheduler with so many workers of one thread, as README starts them."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    address, place = f"tcp://127.0.0.1:{port}", folder / f"dask-{workers}"
+    place.mkdir(exist_ok=True)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    with (place / "log").open("w") as log:
+        options = {"cwd": place, "env": environment, "stdout": log, "stderr": log}
+        with process([sys.executable, "-m", "dask", "scheduler", "--host", "127.0.0.1", "--port",
+                      port, "--no-dashboard"], **options):  # fmt: skip
+            command = [sys.executable, "-m", "dask", "worker", address, "--nthreads", "1",
+                       "--nworkers", workers, "--no-dashboard"]  # fmt: skip
+            with process(command, **options):
+                apart(wait_for_workers, address, workers)
+                yield address
+
+
+def wait_for_workers(address, workers):
+    """Return when all workers have come; runs in a process of its own."""
+    import distributed
+
+    for _ in range(100):
+        with suppress(OSError):
+            client = distributed.Client(address, timeout=2)
+            client.wait_for_workers(workers, timeout=60)
+            return
+        time.sleep(0.2)
