@@ -11,7 +11,7 @@ test: .venv/ready
 	$(BIN)/python -m pytest $(ARGS)
 
 soak: .venv/ready
-	$(BIN)/python -m pytest -m soak -s $(ARGS)
+	$(BIN)/python -m pytest -m soak -s --durations=0 $(ARGS)
 
 ui: .venv/ready
 	$(BIN)/mlflow ui --port 5001

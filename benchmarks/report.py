@@ -90,11 +90,16 @@ def figures(part):
     return {(f["subject"], f["at"], f["measure"]): f["values"] for f in part["figures"]}
 
 
-def ratios(part):
-    """`(text, ratio of each round)` of all that the part compares."""
+def ratios(part, *, largest=False):
+    """`(text, ratio of each round)` of all that the part compares; with `largest` only at the
+    largest size of each series.
+    """
     values = figures(part)
     found = []
-    for over, under in part["ratios"]:
+    pairs = part["ratios"]
+    if largest:
+        pairs = {(o[0], u[0], o[2], u[2]): (o, u) for o, u in pairs}.values()
+    for over, under in pairs:
         pairs = zip(values[tuple(over)], values[tuple(under)], strict=False)
         found.append((describe(over, under), [a / b for a, b in pairs]))
     return found
@@ -150,7 +155,8 @@ def markdown(results):
     for name, part in parts.items():
         lines += [
             f"| {name}: {text} | {spread(values)} | {len(values)} |"
-            for text, values in ratios(part)
+            # The picture and the figures have the smaller sizes.
+            for text, values in ratios(part, largest=name in CURVES)
         ]
     for name, part in parts.items():
         lines += ["", *(f"{name}: {line}" for line in part["notes"])] if part["notes"] else []

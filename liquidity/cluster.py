@@ -25,7 +25,7 @@ import numpy as np
 LOCAL = "local"
 PREFIX = "crypto-liquidity-"
 CONNECT_SECONDS = 5
-WORKER_SECONDS = 60  # without any worker for so long, a job is given up
+WORKER_SECONDS = 30  # without any worker for so long, a job is given up
 # Packages whose versions have to be the same on all machines: these to talk to each other at all,
 TALKING = ("dask", "distributed", "cloudpickle")
 # and these for the same digits.
@@ -102,7 +102,7 @@ def cluster_executor(address, *, packages, console):
         )
         executor, ended = ClusterExecutor(client), threading.Event()
         watch = threading.Thread(
-            target=_give_up_without_workers, args=(client, executor, ended), daemon=True
+            target=_give_up_without_workers, args=(client, executor, ended, address), daemon=True
         )
         watch.start()
         try:
@@ -113,8 +113,6 @@ def cluster_executor(address, *, packages, console):
             raise ClusterLost(
                 f"several workers of {address} died at the same task, perhaps for want of memory"
             ) from error
-        except TimeoutError as error:
-            raise ClusterLost(f"there was no worker at {address} for {WORKER_SECONDS} s") from error
         finally:
             ended.set()
 
@@ -260,7 +258,7 @@ def _unseen(paths):
 _forget.__module__ = _unseen.__module__ = "__main__"
 
 
-def _give_up_without_workers(client, executor, ended):
+def _give_up_without_workers(client, executor, ended, address):
     """Fail what is pending once there has been no worker for too long: Dask waits for ever."""
     seen = time.monotonic()
     while not ended.wait(2):
@@ -270,4 +268,6 @@ def _give_up_without_workers(client, executor, ended):
         if time.monotonic() - seen > WORKER_SECONDS:
             for future in list(executor.pending):
                 with suppress(InvalidStateError):
-                    future.set_exception(TimeoutError())
+                    future.set_exception(
+                        ClusterLost(f"there was no worker at {address} for {WORKER_SECONDS} s")
+                    )

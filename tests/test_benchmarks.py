@@ -50,6 +50,19 @@ def test_the_table_has_ratios_within_rounds_and_the_figures_behind_them():
     assert "files FAILED: wrk: it is missing" in lines
 
 
+def test_of_a_growing_size_the_table_has_the_largest():
+    sizes = ("1,000 rows", "10,000 rows")
+    part = PART | {
+        "figures": [{"subject": subject, "at": at, "measure": "rows/s", "values": [10]}
+                    for subject in ("ours", "theirs") for at in sizes],
+        "ratios": [[["ours", at, "rows/s"], ["theirs", at, "rows/s"]] for at in sizes],
+    }  # fmt: skip
+    lines = report.markdown(RESULTS | {"parts": {"files": part, "search": part}}).splitlines()
+    compared = [line for line in lines if "ours / theirs" in line]
+    assert [line.partition(":")[0] for line in compared] == ["| files", "| search", "| search"]
+    assert "10,000 rows" in compared[0]
+
+
 @pytest.mark.parametrize(
     ("over", "under", "text"),
     [

@@ -229,6 +229,16 @@ def test_a_store_that_cannot_be_used_is_exit_2(store, monkeypatch, capsys, uri):
     assert uri in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("installed", [True, False])
+def test_a_cluster_that_cannot_be_used_is_exit_2_and_no_run(store, monkeypatch, capsys, installed):
+    if not installed:
+        monkeypatch.setitem(sys.modules, "distributed", None)
+    assert train.main([*SMALL, "--scheduler", "nonsense"]) == 2
+    said = "No Dask scheduler answers at 'nonsense'" if installed else "Dask is not installed here"
+    assert said in capsys.readouterr().err
+    assert not all_runs(store)
+
+
 def test_a_failure_on_the_way_marks_the_run_failed_and_registers_nothing(
     store, monkeypatch, capsys
 ):
