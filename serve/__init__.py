@@ -98,10 +98,10 @@ def create_app(config=None, champion=None):
     app.register_error_handler(Exception, _bug)
     doors = {rule.rule for rule in app.url_map.iter_rules()}
     recorder = app.extensions["recorder"] = Recorder(metrics)
-    if not app.config["API_KEY"]:  # which a view checks
-        app.wsgi_app = Shortcut(
-            app.wsgi_app, champion=champion, log=app.extensions["prediction_log"]
-        )
+    app.wsgi_app = Shortcut(
+        app.wsgi_app, champion=champion, log=app.extensions["prediction_log"],
+        key=app.config["API_KEY"],
+    )  # fmt: skip
     app.wsgi_app = Access(app.wsgi_app, doors=doors, recorder=recorder)
     return app
 
