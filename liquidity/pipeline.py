@@ -13,11 +13,16 @@ PARAM_GRID = {
 }
 
 
-def build_pipeline(*, random_state):
-    """StandardScaler, then RandomForestRegressor with its default settings, not fitted."""
-    return Pipeline(
-        [("scaler", StandardScaler()), (FOREST, RandomForestRegressor(random_state=random_state))]
+def build_pipeline(*, random_state, max_samples=1.0):
+    """StandardScaler, then RandomForestRegressor with its default settings, not fitted.
+
+    `max_samples`, in (0, 1], is the share of the rows that each tree draws.
+    """
+    # All rows are scikit-learn's None: the same draws, and the search key of forests without it.
+    forest = RandomForestRegressor(
+        random_state=random_state, max_samples=None if max_samples == 1 else max_samples
     )
+    return Pipeline([("scaler", StandardScaler()), (FOREST, forest)])
 
 
 def with_forest_params(pipeline, **params):
