@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from sklearn.inspection import permutation_importance
 
-from liquidity import cluster, evaluation, plots, registry, store, tracking
+from liquidity import evaluation, plots, registry, store, tracking
 from liquidity.arguments import Parser, share, share_or_all, whole_number
 from liquidity.artifact import ParityError
 from liquidity.features import FEATURES, TARGET, build_table, digest, inputs_and_target
@@ -76,9 +76,10 @@ def train(args, console):
     """The job from files to a registered version, step by step; all wiring is here."""
     table, cleaning = read_table(args.data, outliers=args.outliers)
     table, training, test = split_table(table, args)
-    folds = evaluation.make_folds(training, split=args.split, cv=args.cv)
-    max_samples = None if args.max_samples == 1 else args.max_samples
-    pipeline = build_pipeline(random_state=args.random_state, max_samples=max_samples)
+    folds = evaluation.make_folds(
+        training, split=args.split, cv=args.cv, max_samples=args.max_samples
+    )
+    pipeline = build_pipeline(random_state=args.random_state, max_samples=args.max_samples)
     X, y = inputs_and_target(training)
     print_data(console, cleaning, training, test)
 
@@ -270,6 +271,7 @@ def parse_arguments(argv):
     for name, values in PARAM_GRID.items():
         default = ",".join(str(value).lower() for value in values)
         add(f"--{name.replace('_', '-')}", default=default, help=f"values to try ({default})")
+    add("--max-samples", type=share_or_all, default=1.0, help="share of rows that each tree draws")
     add("--random-state", type=whole_number(0), default=42)
     add("--max-samples", type=share_or_all, default=1.0, help="share of rows that a tree draws")
     add("--n-jobs", type=whole_number(-1), default=-1, help="worker processes; -1: one per core")

@@ -25,15 +25,22 @@ def whole_number(lowest):
 
 def share(text):
     """The argument type of shares between 0 and 1, both excluded."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
+    value = _number(text)
     if not 0 < value < 1:
         raise argparse.ArgumentTypeError(f"expected a share between 0 and 1, got {text!r}")
     return value
 
 
 def share_or_all(text):
-    """The argument type of shares above 0, up to 1 for all."""
-    return 1.0 if text in ("1", "1.0") else share(text)
+    """The argument type of shares above 0 up to 1, which is all."""
+    value = _number(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a share above 0, at most 1, got {text!r}")
+    return value
+
+
+def _number(text):
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")

@@ -58,11 +58,12 @@ def split_rows(table, *, split, test_size, random_state):
     return rows[~in_test], rows[in_test]
 
 
-def make_folds(table, *, split, cv):
+def make_folds(table, *, split, cv, max_samples=1.0):
     """`cv` pairs (training positions, scoring positions) within the training rows `table`.
 
     GroupKFold by coin, KFold, or whole dates in time order (then min(cv, dates - 1) folds).
-    Raises MarketDataError when there is too little for `cv` folds of at least 2 rows.
+    Raises MarketDataError when there is too little for `cv` folds of at least 2 rows, or for the
+    share `max_samples` of a fold's training rows to be a row.
     """
     counted, noun = {
         "coin": (table["coin"].nunique(), "coins"),
@@ -86,6 +87,12 @@ def make_folds(table, *, split, cv):
         raise MarketDataError(
             f"cv={cv} folds with split={split} need at least {cv} {noun} and 2 rows in each fold; "
             f"the training set has {counted} {noun} in {len(table)} rows: lower cv or add data."
+        )
+    fewest = min(len(train) for train, _ in folds)
+    if int(max_samples * fewest) < 1:
+        raise MarketDataError(
+            f"max_samples={max_samples} draws no row of the {fewest:,} that the smallest fold "
+            f"trains on, expected at least 1/{fewest}: raise max_samples or add data."
         )
     return folds
 

@@ -13,12 +13,15 @@ PARAM_GRID = {
 }
 
 
-def build_pipeline(*, random_state, max_samples=None):
+def build_pipeline(*, random_state, max_samples=1.0):
     """StandardScaler, then RandomForestRegressor with its default settings, not fitted.
 
-    `max_samples` is the share of rows that each tree draws; None draws as many as there are.
+    `max_samples`, in (0, 1], is the share of the rows that each tree draws.
     """
-    forest = RandomForestRegressor(random_state=random_state, max_samples=max_samples)
+    # All rows are scikit-learn's None: the same draws, and the search key of forests without it.
+    forest = RandomForestRegressor(
+        random_state=random_state, max_samples=None if max_samples == 1 else max_samples
+    )
     return Pipeline([("scaler", StandardScaler()), (FOREST, forest)])
 
 

@@ -126,16 +126,16 @@ def fit_fold(pipeline, X, y, train, test, *, sizes):
 def grow_trees(forest, X, y):
     """Yield the fitted trees of `forest.fit(X, y)` one after the other and keep none of them.
 
-    X is float32. The draws are RandomForestRegressor's: a seed per tree, and from it the
-    bootstrap sample. One tree in memory instead of a forest is what lets hundreds of thousands
-    of rows be searched; leaving out the checks that the forest repeats for every tree of the
-    same rows saves a quarter of the time on small data.
+    X is float32, the forest's `max_samples` None or a share of the rows. The draws are
+    RandomForestRegressor's: a seed per tree, and from it the bootstrap sample. One tree in memory
+    instead of a forest is what lets hundreds of thousands of rows be searched; leaving out the
+    checks that the forest repeats for every tree of the same rows saves a quarter of the time on
+    small data.
     """
     seeds = np.random.RandomState(forest.random_state)
     params = {name: getattr(forest, name) for name in forest.estimator_params}
     rows = len(X)
-    share = forest.max_samples
-    draws = rows if share is None else max(1, int(rows * share))
+    draws = rows if forest.max_samples is None else max(int(forest.max_samples * rows), 1)
     with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):
         for _ in range(forest.n_estimators):
             seed = seeds.randint(np.iinfo(np.int32).max)

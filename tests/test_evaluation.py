@@ -81,6 +81,14 @@ def test_too_little_for_the_folds_is_said(sample_table, split, cv):
         evaluation.make_folds(sample_table.head(30), split=split, cv=cv)
 
 
+def test_a_share_that_draws_no_row_of_the_smallest_fold_is_said(sample_table):
+    table = sample_table.head(30)
+    message = "max_samples=0.04 draws no row of the 24 that the smallest fold trains on"
+    with pytest.raises(MarketDataError, match=message):
+        evaluation.make_folds(table, split="random", cv=5, max_samples=0.04)
+    assert len(evaluation.make_folds(table, split="random", cv=5, max_samples=0.05)) == 5
+
+
 def test_a_shallow_forest_is_told_from_a_good_one_by_log_r2():
     y = np.array([0.001, 0.01, 0.1, 5.0])
     flat = np.array([0.05, 0.05, 0.05, 5.0])

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn.ensemble import RandomForestRegressor
 
 from liquidity.features import inputs_and_target
 from liquidity.pipeline import PARAM_GRID, build_pipeline, fit_pipeline, parse_grid
@@ -24,6 +25,14 @@ def test_only_max_depth_knows_none():
     assert parse_grid(**DEFAULT | {"max_depth": "None"})["max_depth"] == [None]
     with pytest.raises(ValueError, match="n_estimators: expected whole numbers >= 1"):
         parse_grid(**DEFAULT | {"n_estimators": "none"})
+
+
+def test_drawing_all_rows_is_the_forest_with_its_default_settings():
+    plain = RandomForestRegressor(random_state=0).get_params()
+    for pipeline in (build_pipeline(random_state=0), build_pipeline(random_state=0, max_samples=1)):
+        assert pipeline[-1].get_params() == plain
+    half = build_pipeline(random_state=0, max_samples=0.5)[-1].get_params()
+    assert half == plain | {"max_samples": 0.5}
 
 
 def test_the_number_of_threads_changes_no_bit(sample_table):

@@ -40,11 +40,13 @@ def executor():
         yield threads
 
 
-def run(data, executor, grid=GRID, *, on_trial=lambda trial: None, finished=(), folds=None,
-        pipeline=None):  # fmt: skip
+def run(
+    data, executor, grid=GRID, *, on_trial=lambda trial: None, finished=(), folds=None,
+    max_samples=1.0,
+):  # fmt: skip
     X, y = data
     return search(
-        pipeline or build_pipeline(random_state=42),
+        build_pipeline(random_state=42, max_samples=max_samples),
         X,
         y,
         param_grid=grid,
@@ -55,9 +57,9 @@ def run(data, executor, grid=GRID, *, on_trial=lambda trial: None, finished=(), 
     )
 
 
-def assert_equals_grid_search(trials, grid, X, y, pipeline=None):
+def assert_equals_grid_search(trials, grid, X, y, *, max_samples=None):
     plain = GridSearchCV(
-        pipeline or build_pipeline(random_state=42),
+        build_pipeline(random_state=42).set_params(forest__max_samples=max_samples),
         {f"forest__{name}": values for name, values in grid.items()},
         cv=5,
         scoring="r2",
@@ -84,11 +86,11 @@ def test_all_scores_equal_plain_grid_search_to_the_last_bit(data, executor, grid
     assert_equals_grid_search(run(data, executor, grid), grid, *data)
 
 
-@pytest.mark.parametrize("share", [0.1, 0.333, 0.999])
-def test_trees_of_a_share_of_the_rows_score_equal_too(data, executor, share):
-    pipeline = build_pipeline(random_state=42, max_samples=share)
-    trials = run(data, executor, pipeline=pipeline)
-    assert_equals_grid_search(trials, GRID, *data, pipeline=pipeline)
+# 0.29 of the folds' 200 rows is 57.99... in doubles, of which the forest draws 57.
+@pytest.mark.parametrize("share", [0.5, 0.29])
+def test_trees_of_a_share_of_the_rows_score_as_in_grid_search(data, executor, share):
+    trials = run(data, executor, max_samples=share)
+    assert_equals_grid_search(trials, GRID, *data, max_samples=share)
 
 
 def test_a_constant_target_scores_finite_and_equal(data, executor):
@@ -99,7 +101,9 @@ def test_a_constant_target_scores_finite_and_equal(data, executor):
 
 
 @pytest.mark.parametrize(
-    "params", [{}, {"max_depth": 3}, {"min_samples_split": 7}, {"max_samples": 0.4}], ids=str
+    "params",
+    [{}, {"max_depth": 3}, {"min_samples_split": 7}, {"max_samples": 0.3}, {"max_samples": 1.0}],
+    ids=str,
 )
 def test_the_grown_trees_are_those_of_the_fitted_forest(data, params):
     X, y = data

@@ -14,6 +14,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+import skops.io
 from conftest import PROJECT, SAMPLE, SMALL, all_runs, children, parents, wait_for_http
 from rich.console import Console
 
@@ -165,6 +166,10 @@ BAD_ARGUMENTS = [
     (["--test-size", "1.5"], "--test-size: expected a share"),
     (["--test-size", "nan"], "--test-size: expected a share"),
     (["--test-size", "x"], "--test-size: expected a share"),
+    (["--max-samples", "0"], "--max-samples: expected a share above 0, at most 1, got '0'"),
+    (["--max-samples", "1.5"], "--max-samples: expected a share"),
+    (["--max-samples", "nan"], "--max-samples: expected a share"),
+    (["--max-samples", "x"], "--max-samples: expected a share"),
     (["--cv", "1"], "--cv: expected a whole number >= 2, got '1'"),
     (["--cv", "2.5"], "--cv: expected a whole number"),
     (["--n-jobs", "0"], "--n-jobs: expected -1 or a whole number >= 1"),
@@ -202,6 +207,7 @@ BAD_DATA = [
     ("volume.csv", "{header}a,2022-03-16,1,-1,1,0\n", [], "column 24h_volume: expected"),
     ("dropped.csv", "{header}a,2022-03-16,1,1,0,0\n", [], "1 mkt_cap 0"),
     ("few.csv", "{rows}", ["--split", "random"], "cv=5 folds with split=random need"),
+    ("share.csv", "{rows}", ["--split=random", "--cv=2", "--max-samples=0.1"], "draws no row"),
     ("coins.csv", "{rows}", ["--cv", "6"], "cv=6 folds with split=coin need at least 6 coins"),
     ("date.csv", "{rows}", ["--split", "date"], "split=date needs at least 3 dates"),
     ("no.parquet", "coin,date", [], "cannot be read as Parquet"),
@@ -381,13 +387,18 @@ def mlflow_run(*settings):
 
 def test_mlflow_run_runs_the_project(store):
     done = mlflow_run(
-        "n_estimators=3,6", "max_depth=4", "min_samples_split=2", "cv=3.0", "test_size=0.30"
-    )
+        "n_estimators=3,6", "max_depth=4", "min_samples_split=2", "cv=3.0", "test_size=0.30",
+        "max_samples=0.50",
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     (parent,) = parents(store)
     assert parent.info.status == "FINISHED"
     assert len(children(store, parent)) == 2
     assert parent.data.params["test_size"] == "0.30"
+    uri = "models:/crypto-liquidity@champion/artifacts/pipeline.skops"
+    pipeline = mlflow.artifacts.download_artifacts(uri)
+    trusted = skops.io.get_untrusted_types(file=pipeline)
+    assert skops.io.load(pipeline, trusted=trusted)[-1].max_samples == 0.5
 
 
 def test_mlflow_run_with_bad_input_fails_with_the_sentence(store):
