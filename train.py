@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from sklearn.inspection import permutation_importance
 
-from liquidity import evaluation, plots, registry, store, tracking
+from liquidity import cluster, evaluation, plots, registry, store, tracking
 from liquidity.arguments import Parser, share, share_or_all, whole_number
 from liquidity.artifact import ParityError
 from liquidity.features import FEATURES, TARGET, build_table, digest, inputs_and_target
@@ -273,7 +273,6 @@ def parse_arguments(argv):
         add(f"--{name.replace('_', '-')}", default=default, help=f"values to try ({default})")
     add("--max-samples", type=share_or_all, default=1.0, help="share of rows that each tree draws")
     add("--random-state", type=whole_number(0), default=42)
-    add("--max-samples", type=share_or_all, default=1.0, help="share of rows that a tree draws")
     add("--n-jobs", type=whole_number(-1), default=-1, help="worker processes; -1: one per core")
     add("--scheduler", default=cluster.LOCAL, help="a Dask scheduler's address, tcp://HOST:8786")
     add("--promote", choices=registry.PROMOTE, default="auto")

@@ -27,6 +27,7 @@ SMALL += ["--min-samples-split", "2", "--cv", "3"]
 GOOD = {"24h_volume": 1e7, "mkt_cap": 1e8, "1h": 0.01, "price": 1.0}
 # The slow tests in their short form, where minutes count.
 SHORT = os.environ.get("LIQUIDITY_SOAK") == "short"
+full_only = pytest.mark.skipif(SHORT, reason="not in the short form")
 REAL_DATA = Path(os.environ.get("LIQUIDITY_REAL_DATA", PROJECT / "../shared/data"))
 
 

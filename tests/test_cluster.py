@@ -12,7 +12,7 @@ import time
 
 import mlflow
 import pytest
-from conftest import PROJECT, SAMPLE, SHORT, free_port_number
+from conftest import PROJECT, SAMPLE, free_port_number, full_only
 from test_faults import TRIALS, Job, finish, wait_for_trials
 
 pytestmark = pytest.mark.soak
@@ -122,7 +122,8 @@ def test_a_killed_worker_costs_no_trial(store, make_cluster, tmp_path):
     assert len(fold_scores(job)) == TRIALS
 
 
-@pytest.mark.parametrize("lost", ["scheduler"] if SHORT else ["scheduler", "workers"])
+@full_only
+@pytest.mark.parametrize("lost", ["scheduler", "workers"])
 def test_a_cluster_that_goes_away_ends_the_job_and_keeps_its_trials(
     store, make_cluster, tmp_path, lost
 ):

@@ -15,7 +15,16 @@ from contextlib import contextmanager
 
 import mlflow
 import pytest
-from conftest import PROJECT, SAMPLE, SHORT, all_runs, children, parents, wait_for_http
+from conftest import (
+    PROJECT,
+    SAMPLE,
+    SHORT,
+    all_runs,
+    children,
+    full_only,
+    parents,
+    wait_for_http,
+)
 from mlflow.entities import LoggedModelStatus
 
 from liquidity.store import champion_version, load_model
@@ -231,6 +240,7 @@ def test_a_server_that_is_killed_and_comes_back_costs_no_trial(over_http):
     print(f"server killed, back after {OUTAGE} s: {TRIALS} trials, 0 lost, 0 twice")
 
 
+@full_only
 def test_a_server_that_hangs_for_a_while_costs_no_trial(over_http):
     server, job = over_http
     with server:

@@ -15,7 +15,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import skops.io
-from conftest import PROJECT, SAMPLE, SMALL, all_runs, children, parents, wait_for_http
+from conftest import (
+    PROJECT,
+    SAMPLE,
+    SMALL,
+    all_runs,
+    children,
+    full_only,
+    parents,
+    wait_for_http,
+)
 from rich.console import Console
 
 import train
@@ -161,7 +170,6 @@ BAD_ARGUMENTS = [
     (["--split", "time"], "--split: invalid choice: 'time'"),
     (["--promote", "maybe"], "--promote: invalid choice: 'maybe'"),
     (["--outliers", "some"], "--outliers: invalid choice"),
-    (["--max-samples", "1.5"], "--max-samples: expected a share between 0 and 1, got '1.5'"),
     (["--test-size", "0"], "--test-size: expected a share between 0 and 1, got '0'"),
     (["--test-size", "1.5"], "--test-size: expected a share"),
     (["--test-size", "nan"], "--test-size: expected a share"),
@@ -292,6 +300,7 @@ def test_stopping_keeps_finished_trials_and_kills_the_run(store, number):
 
 
 @pytest.mark.soak
+@full_only
 def test_a_killed_search_resumes_and_equals_an_uninterrupted_one(store):
     job = start(*LONG)
     killed = wait_for_trials(store, 3)
