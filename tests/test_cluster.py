@@ -154,6 +154,7 @@ def refused(tmp_path, address):
     return output.splitlines()[-1]
 
 
+@full_only
 def test_what_is_no_cluster_is_one_sentence(store, make_cluster, tmp_path):
     port = free_port_number()
     web = subprocess.Popen([sys.executable, "-m", "http.server", str(port), "-b", "127.0.0.1"],

@@ -35,7 +35,7 @@ TRIALS = 27
 JOB = ["--data", str(SAMPLE), "--n-estimators", "10,20,30", "--cv", "3"]
 # Ten seconds of search, to be cut off from the server in.
 LONG = ["--data", str(SAMPLE), "--n-estimators", "50,100,150"]
-KILLS = 4 if SHORT else 20
+KILLS = 2 if SHORT else 20
 OUTAGE = 8 if SHORT else 20  # seconds
 
 
@@ -255,6 +255,7 @@ def test_a_server_that_hangs_for_a_while_costs_no_trial(over_http):
     print(f"server hangs for {OUTAGE} s: {TRIALS} trials, 0 lost, 0 twice")
 
 
+@full_only
 def test_a_server_that_stays_away_ends_the_job_and_loses_no_trial(over_http, monkeypatch):
     server, job = over_http
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # by itself four minutes

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from conftest import GOOD, SHORT
+from conftest import GOOD, SHORT, full_only
 from test_champion import NAME, build_model  # noqa: F401
 from test_server import workers_of
 
@@ -187,6 +187,7 @@ def received(connection, *, seconds):
     return data
 
 
+@full_only
 def test_pipelined_requests_are_all_answered_in_their_order(registry, start_serve):
     server = start_serve("--workers", "2", MLFLOW_TRACKING_URI=mlflow.get_tracking_uri())
     address = tuple(server.url.removeprefix("http://").split(":"))
@@ -241,7 +242,7 @@ def aborted(address):
     return True
 
 
-@pytest.mark.parametrize("misbehave", [half_closed, cut_short, aborted])
+@pytest.mark.parametrize("misbehave", [aborted] if SHORT else [half_closed, cut_short, aborted])
 def test_clients_that_break_off_leave_others_half_the_speed(registry, start_serve, misbehave):
     server = start_serve(MLFLOW_TRACKING_URI=mlflow.get_tracking_uri())
     address = tuple(server.url.removeprefix("http://").split(":"))
@@ -272,6 +273,7 @@ def test_clients_that_break_off_leave_others_half_the_speed(registry, start_serv
     )
 
 
+@full_only
 def test_hundreds_that_dribble_end_in_time_and_leave_others_half_the_speed(registry, start_serve):
     server = start_serve(MLFLOW_TRACKING_URI=mlflow.get_tracking_uri())
     address = tuple(server.url.removeprefix("http://").split(":"))
