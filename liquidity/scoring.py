@@ -568,7 +568,10 @@ def _writer(target, file, schema):
                 "hold; write to a name that ends in .parquet."
             ) from None
     with (
-        gzip.open(file, "wb", compresslevel=6) if target.suffix == ".gz" else nullcontext(file) as f
+        # Without the time, the same rows are the same file.
+        gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0)
+        if target.suffix == ".gz"
+        else nullcontext(file) as f
     ):
         f.write(csv_header(schema.names))
         yield lambda block: f.write(csv_lines(block))
