@@ -359,6 +359,7 @@ def score_on_cluster(address, folder, jobs, count, *, console):
         running = Path(
             stack.enter_context(NamedTemporaryFile(prefix=".scoring-", dir=outputs)).name
         )
+        running.chmod(0o644)  # workers may be another user's
         executor.check_paths([running, *(source for source, _ in jobs)], [outputs])
         files = executor.send({name: Path(folder, name).read_bytes() for name in store.FILES})
         futures = {
