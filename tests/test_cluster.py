@@ -129,6 +129,7 @@ def test_a_killed_worker_costs_no_trial(store, make_cluster, tmp_path):
     assert len(fold_scores(job)) == TRIALS
 
 
+@full_only
 def test_a_stopped_search_takes_its_tasks_back(store, make_cluster, tmp_path):
     two = make_cluster(2)
     job = Job(tmp_path, *GRID[:2], "--n-estimators", "200,400,600", "--scheduler", two.address)
@@ -206,6 +207,7 @@ def test_workers_with_other_packages_are_named_with_them(store, make_cluster, tm
     assert "has scikit-learn 1.0 (here 1." in said
 
 
+@full_only
 def test_a_worker_with_other_packages_that_comes_later_computes_nothing(
     store, make_cluster, tmp_path
 ):
@@ -347,6 +349,7 @@ def test_a_worker_killed_while_it_scores_costs_no_file(champion, make_cluster, t
     assert_same_files(tmp_path)
 
 
+@full_only
 def test_a_stop_ends_what_the_workers_do(champion, make_cluster, tmp_path):
     two = make_cluster(2)
     large_files(tmp_path, 6)
