@@ -117,7 +117,9 @@ def workers(args, console):
     """The executor that the folds run on: this machine's processes or a cluster's."""
     if args.scheduler == cluster.LOCAL:
         return local_executor(args.n_jobs)
-    return cluster.cluster_executor(args.scheduler, packages=cluster.TRAINING, console=console)
+    return cluster.cluster_executor(
+        args.scheduler, module=search.__module__, packages=cluster.TRAINING, console=console
+    )
 
 
 def read_table(data, *, outliers):

@@ -91,8 +91,9 @@ def executor(address):
     if address == dask.LOCAL:
         return local_executor(2)
     return dask.cluster_executor(
-        address, packages=dask.TRAINING, console=Console(file=open(os.devnull, "w"))
-    )
+        address, module=search_grid.__module__, packages=dask.TRAINING,
+        console=Console(file=open(os.devnull, "w")),
+    )  # fmt: skip
 
 
 def score(bench, folder, address):

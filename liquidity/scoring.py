@@ -8,7 +8,6 @@ import gzip
 import os
 import signal
 import sys
-import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import NamedTemporaryFile, TemporaryDirectory
 
 import joblib
 import numpy as np
@@ -238,9 +238,7 @@ def score(args, console):
         if args.scheduler == cluster.LOCAL:
             run = partial(score_here, model, overwrite=args.overwrite)
         else:
-            run = partial(
-                score_on_cluster, args.scheduler, folder, overwrite=args.overwrite, console=console
-            )
+            run = partial(score_on_cluster, args.scheduler, folder, console=console)
         score_files(missing, run, console)
     if args.top:
         show_ranking([output for _, output in jobs], args.top, console)
@@ -342,37 +340,51 @@ def score_here(model, jobs, count, *, overwrite):
         count(source.stat().st_size - before, 0, 0)
 
 
-def score_on_cluster(address, folder, jobs, count, *, overwrite, console):
+def score_on_cluster(address, folder, jobs, count, *, console):
     """`score_here` with a file per thread of a Dask cluster's workers, which have to see the
     files under the same paths; the model in `folder` is sent to them.
     """
-    # Run as a program this module is __main__; by its own name the workers have it too.
+    # Run as a program this module is __main__; the workers have it by its own name.
     from liquidity.scoring import score_sent
 
     jobs = [(source.resolve(), target.resolve()) for source, target in jobs]
-    with cluster.cluster_executor(address, packages=cluster.SCORING, console=console) as executor:
-        executor.check_paths(
-            [str(source) for source, _ in jobs], {str(target.parent) for _, target in jobs}
+    with ExitStack() as stack:
+        executor = stack.enter_context(
+            cluster.cluster_executor(
+                address, module=score_sent.__module__, packages=cluster.SCORING, console=console
+            )
         )
+        # Whoever sees this file has the same folder; when the job ends, it ends what still runs.
+        outputs = jobs[0][1].parent
+        running = Path(
+            stack.enter_context(NamedTemporaryFile(prefix=".scoring-", dir=outputs)).name
+        )
+        running.chmod(0o644)  # workers may be another user's
+        executor.check_paths([running, *(source for source, _ in jobs)], [outputs])
         files = executor.send({name: Path(folder, name).read_bytes() for name in store.FILES})
         futures = {
-            executor.submit(score_sent, files, source, target, overwrite): source
+            executor.submit(score_sent, files, source, target, running): source
             for source, target in jobs
         }
         for future in as_completed(futures):
             count(futures[future].stat().st_size, *future.result())
 
 
-def score_sent(files, source, target, overwrite):
-    """On a cluster's worker: score a file by the model in `files`; the rows, and the unscored."""
+def score_sent(files, source, target, running):
+    """On a cluster's worker: score a file by the model in `files`; the rows, and the unscored.
+
+    An output that exists was asked to be replaced, or is by a worker that died before it said so.
+    """
     rows = errors = 0
 
     def on_block(position, scored):
         nonlocal rows, errors
+        if not running.exists():
+            raise MarketDataError(f"{source}: its job has ended, or does not have {running} here.")
         rows, errors = rows + len(scored), errors + _unscored(scored)
 
     # A worker has as many of these at once as it has threads.
-    score_file(_model_of(files), source, target, overwrite=overwrite, threads=1, on_block=on_block)
+    score_file(_model_of(files), source, target, overwrite=True, threads=1, on_block=on_block)
     return rows, errors
 
 
@@ -381,7 +393,7 @@ def _model_of(files):
     with _loading:
         if _loaded.get("files") != files:
             store.quieten_mlflow()
-            with tempfile.TemporaryDirectory() as folder:
+            with TemporaryDirectory() as folder:
                 for name, content in files.items():
                     path = Path(folder, name)
                     path.parent.mkdir(exist_ok=True)
@@ -568,7 +580,10 @@ def _writer(target, file, schema):
                 "hold; write to a name that ends in .parquet."
             ) from None
     with (
-        gzip.open(file, "wb", compresslevel=6) if target.suffix == ".gz" else nullcontext(file) as f
+        # Without the time, the same rows are the same file.
+        gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0)
+        if target.suffix == ".gz"
+        else nullcontext(file) as f
     ):
         f.write(csv_header(schema.names))
         yield lambda block: f.write(csv_lines(block))

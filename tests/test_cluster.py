@@ -4,16 +4,24 @@ Slow, so `make soak` runs it.
 """
 
 import filecmp
+import gzip
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
 import mlflow
+import pandas as pd
 import pytest
-from conftest import PROJECT, SAMPLE, free_port_number, full_only
+from conftest import PROJECT, SAMPLE, SMALL, free_port_number, full_only, parents
+from rich.console import Console
 from test_faults import TRIALS, Job, finish, wait_for_trials
+
+from liquidity import cluster
+from liquidity.cluster import TRAINING, ClusterError, cluster_executor
 
 pytestmark = pytest.mark.soak
 GRID = ["--data", str(SAMPLE), "--n-estimators", "10,20,30", "--cv", "3"]
@@ -22,20 +30,21 @@ GRID = ["--data", str(SAMPLE), "--n-estimators", "10,20,30", "--cv", "3"]
 class Cluster:
     """`dask scheduler` and `dask worker`s of one thread, started in a folder of their own."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, **environment):
         self.folder = folder
         self.address = f"tcp://127.0.0.1:{free_port_number()}"
         self.workers = []
         self.scheduler = self._start("scheduler", "--host", "127.0.0.1", "--port",
-                                     self.address.rpartition(":")[2])  # fmt: skip
+                                     self.address.rpartition(":")[2], **environment)  # fmt: skip
 
-    def add_worker(self, **environment):
+    def add_worker(self, before=(), **environment):
+        """Start a worker, by the command `before` if there is one."""
         folder = self.folder / str(len(self.workers))
         options = ["--nthreads", "1", "--local-directory", str(folder)]
-        worker = self._start("worker", self.address, *options, **environment)
+        worker = self._start("worker", self.address, *options, before=before, **environment)
         self.workers.append(worker)
 
-    def _start(self, *command, **environment):
+    def _start(self, *command, before=(), **environment):
         environment = os.environ | environment
         if "PYTHONPATH" in environment and not environment["PYTHONPATH"].startswith(
             str(self.folder)
@@ -43,8 +52,8 @@ class Cluster:
             del environment["PYTHONPATH"]
         with (self.folder / "log").open("a") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "dask", *command, "--no-dashboard"], cwd=self.folder,
-                env=environment, stdout=log, stderr=log, start_new_session=True,
+                [*before, sys.executable, "-m", "dask", *command, "--no-dashboard"],
+                cwd=self.folder, env=environment, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
 
     def wait(self, count):
@@ -65,13 +74,13 @@ class Cluster:
 
 @pytest.fixture
 def make_cluster(tmp_path):
-    """Start a cluster of so many workers."""
+    """Start a cluster of so many workers, its scheduler in an environment."""
     made = []
 
-    def make(workers):
+    def make(workers, **environment):
         folder = tmp_path / f"cluster-{len(made)}"
-        folder.mkdir()
-        made.append(Cluster(folder))
+        folder.mkdir(exist_ok=True)
+        made.append(Cluster(folder, **environment))
         for _ in range(workers):
             made[-1].add_worker()
         if workers:
@@ -98,8 +107,6 @@ def test_training_on_a_cluster_gives_the_bits_of_this_machine(store, make_cluste
     output = remote.run()
     assert f"2 workers with 2 threads at {two.address}" in output
     assert fold_scores(remote) == here
-    worked = (two.folder / "log").read_text()
-    assert "Reload module liquidity" in worked
 
     # What is begun here can be finished there: the trials are the same.
     interrupted = Job(tmp_path, *GRID)
@@ -120,6 +127,21 @@ def test_a_killed_worker_costs_no_trial(store, make_cluster, tmp_path):
     two.kill(two.workers[0])
     finish(process)
     assert len(fold_scores(job)) == TRIALS
+
+
+@full_only
+def test_a_stopped_search_takes_its_tasks_back(store, make_cluster, tmp_path):
+    two = make_cluster(2)
+    job = Job(tmp_path, *GRID[:2], "--n-estimators", "200,400,600", "--scheduler", two.address)
+    process = job.start()
+    wait_for_trials(job, 3)
+    assert tasks(two) > 10
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert output.endswith("train.py: stopped; the same command goes on from here.\n")
+    assert [run.info.status for run in parents(job.client)] == ["KILLED"]
+    assert tasks(two) == 0
 
 
 @full_only
@@ -181,8 +203,192 @@ def test_workers_with_other_packages_are_named_with_them(store, make_cluster, tm
     cluster_.add_worker(PYTHONPATH=str(old))
     cluster_.wait(1)
     said = refused(tmp_path, cluster_.address)
-    assert "has other packages than this machine: worker tcp://127.0.0.1:" in said
-    assert "scikit-learn 1.0 (here 1." in said
+    assert "cannot do what this machine does: worker tcp://127.0.0.1:" in said
+    assert "has scikit-learn 1.0 (here 1." in said
+
+
+@full_only
+def test_a_worker_with_other_packages_that_comes_later_computes_nothing(
+    store, make_cluster, tmp_path
+):
+    one = make_cluster(1)
+    job = Job(tmp_path, *GRID[:2], "--n-estimators", "100,200,300", "--scheduler", one.address)
+    process = job.start()
+    wait_for_trials(job, 1)
+    other = one.folder / "other"
+    (other / "scipy-1.0.dist-info").mkdir(parents=True)
+    (other / "scipy-1.0.dist-info/METADATA").write_text(
+        "Metadata-Version: 2.1\nName: scipy\nVersion: 1.0\n"
+    )
+    one.add_worker(PYTHONPATH=str(other))
+    one.wait(2)
+    one.kill(one.workers[0])
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "Traceback" not in output
+    assert re.search(r"failed: worker tcp://\S+ has scipy 1\.0, expected 1\.\S+; the same", output)
+
+
+def without(folder, package):
+    """An environment in which `package` cannot be imported."""
+    (folder / package).mkdir(parents=True)
+    (folder / package / "__init__.py").write_text(f"raise ImportError('no {package} here')\n")
+    return {"PYTHONPATH": str(folder)}
+
+
+def test_a_scheduler_needs_dask_alone_and_a_worker_what_the_job_imports(
+    champion, make_cluster, tmp_path
+):
+    cluster_ = make_cluster(0, **without(tmp_path / "cluster-0/bare", "sklearn"))
+    cluster_.add_worker(**without(cluster_.folder / "less", "pandera"))
+    cluster_.wait(1)
+    Job(tmp_path, *SMALL, "--scheduler", cluster_.address).run()  # trains without pandera
+    for folder in ("in", "out"):
+        (tmp_path / folder).mkdir()
+    shutil.copy(SAMPLE, tmp_path / "in")
+    done = score(tmp_path, "out", "--scheduler", cluster_.address)
+    assert done.returncode == 2
+    assert "cannot import what is needed: no pandera here. Install the same" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_worker_that_hangs_is_said(make_cluster, monkeypatch):
+    monkeypatch.setattr(cluster, "PREPARE_SECONDS", 3)
+    one = make_cluster(1)
+    os.killpg(one.workers[0].pid, signal.SIGSTOP)
+    try:
+        with (
+            pytest.raises(ClusterError, match=r"Not all workers of tcp://.* answer, within 3 s"),
+            cluster_executor(one.address, module="liquidity.search", packages=TRAINING,
+                             console=Console()),
+        ):  # fmt: skip
+            pass
+    finally:
+        os.killpg(one.workers[0].pid, signal.SIGCONT)
+
+
+def start_scoring(folder, output, *options):
+    command = [sys.executable, "-m", "liquidity.scoring", "--input", "in", "--output", output]
+    return subprocess.Popen(
+        [*command, *options], cwd=folder, env=os.environ | {"PYTHONPATH": str(PROJECT)}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def score(folder, output, *options):
+    """Score the files of `in`; returns the finished process."""
+    with start_scoring(folder, output, *options) as process:
+        out, error = process.communicate(timeout=120)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, error)
+
+
+def large_files(folder, count):
+    """So many files in `in` that take a worker a second each, beside empty `here` and `there`."""
+    for name in ("in", "here", "there"):
+        (folder / name).mkdir()
+    header, *lines = SAMPLE.read_text().splitlines(keepends=True)
+    for number in range(count):
+        (folder / f"in/{number}.csv").write_text("".join([header, *lines[number:] * 200]))
+
+
+def wait_for_files(folder, pattern, process):
+    for _ in range(1200):
+        if list(folder.glob(pattern)):
+            return
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    raise AssertionError(f"no {pattern} in {folder} within a minute")
+
+
+def assert_same_files(folder):
+    """What the cluster wrote to `there` is all of `in`, as this machine writes it to `here`."""
+    done = score(folder, "here")
+    assert done.returncode == 0, done.stderr
+    names = sorted(path.name for path in (folder / "in").iterdir())
+    assert sorted(path.name for path in (folder / "there").iterdir()) == names
+    same, *_ = filecmp.cmpfiles(folder / "here", folder / "there", names, shallow=False)
+    assert same == names
+
+
+def test_jobs_of_two_versions_share_a_cluster(champion, make_cluster, tmp_path):
+    """Each runs its own code, and none disturbs what is on its way for the other."""
+    two = make_cluster(2)
+    there = ("--scheduler", two.address)
+    other = tmp_path / "other"
+    shutil.copytree(PROJECT / "liquidity", other / "liquidity")
+    shutil.copy(PROJECT / "train.py", other)
+    searching = other / "liquidity/search.py"
+    code = searching.read_text()
+    assert "float(r2_score(y[test], total / count))" in code
+    searching.write_text(code.replace("float(r2_score(y[test], total / count))", "0.125"))
+
+    large_files(tmp_path, 8)
+    scoring = start_scoring(tmp_path, "there", *there)
+    wait_for_files(tmp_path / "there", "*.csv", scoring)
+    jobs = [Job(tmp_path, *SMALL, *there) for _ in range(2)]
+    own, changed = jobs[0].start(), jobs[1].start(other / "train.py", *jobs[1].options)
+    outputs = [process.communicate(timeout=200)[0] for process in (own, changed)]
+    _, error = scoring.communicate(timeout=200)
+    assert scoring.returncode == 0, error
+    assert [own.returncode, changed.returncode] == [0, 0], outputs
+    assert "best r2 0.1250" in outputs[1]
+    assert "best r2 0.1250" not in outputs[0]
+    assert_same_files(tmp_path)
+
+
+def test_a_worker_killed_while_it_scores_costs_no_file(champion, make_cluster, tmp_path):
+    two = make_cluster(2)
+    large_files(tmp_path, 4)
+    scoring = start_scoring(tmp_path, "there", "--scheduler", two.address)
+    wait_for_files(tmp_path / "there", "*.csv", scoring)
+    two.kill(two.workers[0])
+    output, error = scoring.communicate(timeout=200)
+    assert scoring.returncode == 0, error
+    assert f"{200 * sum(range(1197, 1201)):,} rows written to 4 files" in output
+    assert_same_files(tmp_path)
+
+
+@full_only
+def test_a_stop_ends_what_the_workers_do(champion, make_cluster, tmp_path):
+    two = make_cluster(2)
+    large_files(tmp_path, 6)
+    scoring = start_scoring(tmp_path, "there", "--scheduler", two.address)
+    wait_for_files(tmp_path / "there", ".*.partial", scoring)
+    scoring.send_signal(signal.SIGINT)
+    _, error = scoring.communicate(timeout=20)
+    said = "scoring: stopped; nothing half-written is left.\n"
+    assert (scoring.returncode, error) == (130, said)
+    time.sleep(2)
+    left = [path.name for path in (tmp_path / "there").iterdir()]
+    assert len(left) < 6
+    assert not any(name.startswith(".") for name in left)
+    assert tasks(two) == 0
+    assert score(tmp_path, "there", "--scheduler", two.address).returncode == 0
+    assert_same_files(tmp_path)
+
+
+def tasks(cluster_):
+    """How many tasks the cluster still knows."""
+    code = "import sys, distributed as d; c = d.Client(sys.argv[1], timeout=30)\n"
+    code += "print(c.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)))"
+    done = subprocess.run([sys.executable, "-c", code, cluster_.address], capture_output=True,
+                          text=True, check=True)  # fmt: skip
+    return int(done.stdout)
+
+
+def test_a_worker_with_another_folder_of_the_same_name_is_said(champion, make_cluster, tmp_path):
+    if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
+        pytest.skip("no mount namespaces here")
+    cluster_ = make_cluster(0)
+    large_files(tmp_path, 1)
+    mount = f'mount -t tmpfs none {tmp_path}/there && exec "$@"'
+    cluster_.add_worker(before=["unshare", "-m", "sh", "-c", mount, "sh"])
+    cluster_.wait(1)
+    done = score(tmp_path, "there", "--scheduler", cluster_.address)
+    assert done.returncode == 2
+    assert re.search(r"Worker tcp://\S+ does not have \S+/there/\S+ as this machine", done.stderr)
+    assert not list((tmp_path / "there").iterdir())
 
 
 def test_files_scored_on_a_cluster_are_those_of_this_machine(champion, make_cluster, tmp_path):
@@ -192,16 +398,12 @@ def test_files_scored_on_a_cluster_are_those_of_this_machine(champion, make_clus
     lines = SAMPLE.read_text().splitlines(keepends=True)
     for number in range(5):
         (tmp_path / f"in/{number}.csv").write_text("".join([lines[0], *lines[1 + number :]]))
-
-    def score(output, *options):
-        command = [sys.executable, "-m", "liquidity.scoring", "--input", "in", "--output", output]
-        environment = os.environ | {"PYTHONPATH": str(PROJECT)}
-        return subprocess.run([*command, *options], cwd=tmp_path, env=environment, text=True,
-                              capture_output=True, timeout=120)  # fmt: skip
+    (tmp_path / "in/5.csv.gz").write_bytes(gzip.compress("".join(lines).encode()))
+    pd.read_csv(SAMPLE).to_parquet(tmp_path / "in/6.parquet")
 
     there = ("--scheduler", two.address)
-    assert score("here").returncode == 0
-    done = score("there", *there)
+    assert score(tmp_path, "here").returncode == 0
+    done = score(tmp_path, "there", *there)
     assert done.returncode == 0, done.stderr
     names = sorted(path.name for path in (tmp_path / "in").iterdir())
     assert filecmp.cmpfiles(tmp_path / "here", tmp_path / "there", names, shallow=False)[0] == names
@@ -209,13 +411,13 @@ def test_files_scored_on_a_cluster_are_those_of_this_machine(champion, make_clus
     # A rerun does what is missing, and nothing else.
     (tmp_path / "there/2.csv").unlink()
     before = (tmp_path / "there/3.csv").stat().st_ino
-    assert "4 of 5 files are in there already" in score("there", *there).stdout
+    assert "6 of 7 files are in there already" in score(tmp_path, "there", *there).stdout
     assert (tmp_path / "there/3.csv").stat().st_ino == before
     assert (tmp_path / "there/2.csv").read_bytes() == (tmp_path / "here/2.csv").read_bytes()
 
     # What is wrong with one file is said as it is here.
     (tmp_path / "in/9.csv").write_text(lines[0] + lines[1].replace(lines[1].split(",")[3], "x", 1))
-    here, there = score("here"), score("there", *there)
+    here, there = score(tmp_path, "here"), score(tmp_path, "there", *there)
     assert (here.returncode, there.returncode) == (2, 2)
     assert here.stderr.splitlines()[-1].replace(str(tmp_path / "in"), "in") == (
         there.stderr.splitlines()[-1].replace(str(tmp_path / "in"), "in")

@@ -189,6 +189,17 @@ def test_every_kind_of_file_is_read_and_written(inner, sample_table, tmp_path, r
     assert (scored["coin"] == frame["coin"]).all()
 
 
+@pytest.mark.parametrize("written", [".csv", ".csv.gz", ".parquet"])
+def test_the_same_rows_are_the_same_bytes_at_any_time(
+    inner, write_csv, tmp_path, monkeypatch, written
+):
+    source = write_csv(LINE, header=COLUMNS)
+    for day in (1, 2):
+        monkeypatch.setattr(gzip.time, "time", lambda day=day: 86_400.0 * day)
+        score_file(inner, source, tmp_path / f"{day}{written}")
+    assert (tmp_path / f"1{written}").read_bytes() == (tmp_path / f"2{written}").read_bytes()
+
+
 def test_parquet_keeps_the_types_of_its_own_columns(inner, sample_table, tmp_path):
     frame = sample_table[["date", "coin", *FEATURES]].assign(tags=[["a"]] * len(sample_table))
     frame.to_parquet(tmp_path / "in.parquet", index=False)
