@@ -298,8 +298,7 @@ def plan(input, output, *, overwrite):
 def check_headers(jobs, needed):
     """Raise MarketDataError for the first input that lacks one of the columns `needed`."""
     for source, _ in jobs:
-        with _opened(source) as opened:
-            _find(opened.names, needed, source)
+        _find(_opened(source).names, needed, source)
 
 
 def score_files(jobs, run, console):
@@ -436,7 +435,7 @@ def score_file(model, source, target, *, overwrite=False, threads=None, on_block
     """
     blocks = rows = 0
     with ExitStack() as stack:
-        opened = stack.enter_context(_opened(source))
+        opened = _opened(source)
         file = stack.enter_context(_replaced(target, overwrite))
         positions = _find(opened.names, model.features, source)
 
@@ -505,15 +504,17 @@ def _refuse_existing(target, overwrite):
         raise MarketDataError(f"{target}: exists; use --overwrite to replace it.")
 
 
-@contextmanager
 def _opened(path):
-    """The file as a Source."""
-    with ExitStack() as stack:
-        with _reading(path):
-            file = stack.enter_context(pa.OSFile(str(path)))
-            open_blocks = _open_parquet if path.name.endswith(".parquet") else _open_csv
-            names, batches, position = open_blocks(file, path)
-        yield Source(names, _tables(path, batches), position)
+    """The file as a Source.
+
+    It is closed by what refers to it last, never here: Arrow reads ahead in a thread of its own,
+    which would take what it reads next out of the file that got the closed one's descriptor.
+    """
+    with _reading(path):
+        file = pa.OSFile(str(path))
+        open_blocks = _open_parquet if path.name.endswith(".parquet") else _open_csv
+        names, batches, position = open_blocks(file, path)
+    return Source(names, _tables(path, batches), position)
 
 
 def _open_csv(file, path):
@@ -529,8 +530,10 @@ def _open_csv(file, path):
     size = file.size()
 
     def position(blocks, rows):
+        if packed:
+            return size if file.closed else file.tell()  # it closes with its stream, at the end
         # Arrow reads thirty blocks ahead, so where it is in the file says little.
-        return file.tell() if packed else min(blocks * BLOCK_BYTES, size)
+        return min(blocks * BLOCK_BYTES, size)
 
     return names, batches, position
 

@@ -255,6 +255,32 @@ def test_the_position_grows_to_the_end_of_the_file(inner, tmp_path, monkeypatch,
         assert seen[0] < source.stat().st_size / 2
 
 
+@pytest.mark.parametrize("name", ["in.csv", "in.csv.gz", "in.parquet"])
+def test_a_file_that_arrow_may_still_read_ahead_in_is_not_closed(
+    inner, tmp_path, monkeypatch, name
+):
+    """Its descriptor would be the next file's, which then lacks what the thread took out of it:
+    one in a hundred files of 20 MB, whose headers were looked at one after the other, did.
+    """
+    closed = []
+
+    class Watched(pa.OSFile):
+        def close(self):
+            closed.append(self)
+            super().close()
+
+    monkeypatch.setattr(scoring, "BLOCK_BYTES", 100_000)
+    monkeypatch.setattr(scoring, "BLOCK_ROWS", 1000)
+    source, target = tmp_path / name, tmp_path / "out.csv"
+    frame = pd.DataFrame([GOOD] * 50_000)
+    (frame.to_parquet if name == "in.parquet" else frame.to_csv)(source)
+    monkeypatch.setattr(pa, "OSFile", Watched)
+    scoring.check_headers([(source, target)], FEATURES)
+    with pytest.raises(KeyboardInterrupt):
+        score_file(inner, source, target, on_block=lambda at, scored: signal.raise_signal(2))
+    assert not closed
+
+
 def test_an_existing_output_stays_unless_it_may_be_replaced(champion, write_csv, tmp_path, capsys):
     source, target = write_csv(LINE, header=COLUMNS), tmp_path / "out.csv"
     target.write_text("precious")
