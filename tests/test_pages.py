@@ -5,6 +5,7 @@ import threading
 import pandas as pd
 import pytest
 from conftest import GOOD
+from playwright.sync_api import expect
 from test_serve import COLUMNS, HTML, INFO, ROW, Standing
 from werkzeug.serving import make_server
 
@@ -155,8 +156,7 @@ def test_a_file_that_cannot_be_read_says_why(open_page, tmp_path):
     page = open_page()
     page.set_input_files("#upload", path)
     page.click("#batch button")
-    page.wait_for_function("document.getElementById('batch-status').textContent.includes('24h')")
-    assert "column 24h_volume: missing" in page.inner_text("#batch-status")
+    expect(page.locator("#batch-status")).to_contain_text("column 24h_volume: missing")
 
 
 def test_a_file_is_scored_without_javascript(open_page, tmp_path):
