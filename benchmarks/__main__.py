@@ -135,7 +135,7 @@ def parse_arguments(argv):
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
-    parser.add_argument("--quick", action="store_true", help="all in small, in five minutes")
+    parser.add_argument("--quick", action="store_true", help="all in small")
     parser.add_argument("--table", action="store_true", help="print README's tables")
     parser.add_argument("--publish", action="store_true", help="write them into README")
     args = parser.parse_args(argv)

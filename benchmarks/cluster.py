@@ -1,7 +1,6 @@
 """The same search and the same files on a Dask cluster of this machine and without one."""
 
 import os
-import socket
 import sys
 import time
 from contextlib import contextmanager, suppress
@@ -9,15 +8,13 @@ from functools import partial
 
 from rich.console import Console
 
-from benchmarks.measure import SAMPLE, apart, process, run
+from benchmarks.measure import apart, process, run
 from benchmarks.model import use_models, write_market
-from benchmarks.search import store_copies
+from benchmarks.search import run_search, store_copies, training_rows
+from benchmarks.servers import free_port
 from liquidity import cluster as dask
-from liquidity.evaluation import make_folds, split_rows
-from liquidity.features import build_table, inputs_and_target
-from liquidity.market import read_market
-from liquidity.pipeline import PARAM_GRID, build_pipeline
-from liquidity.search import cv_results, local_executor
+from liquidity.pipeline import PARAM_GRID
+from liquidity.search import local_executor
 from liquidity.search import search as search_grid
 
 HERE, DASK = "this machine, n_jobs=2", "Dask, one-thread workers"
@@ -72,19 +69,13 @@ def cluster(bench):
 
 def seconds_of_search(address, quick):
     """Seconds and mean scores of one search; runs in a process of its own."""
-    table = build_table(read_market(SAMPLE)[0])
-    training = table.iloc[split_rows(table, split="random", test_size=0.2, random_state=42)[0]]
-    X, y = inputs_and_target(training)
-    folds = make_folds(training, split="random", cv=5)
+    X, y, folds = training_rows()
     grid = PARAM_GRID | ({"n_estimators": [5, 10, 15]} if quick else {})
     started = time.perf_counter()
     with executor(address) as workers:
-        trials = search_grid(
-            build_pipeline(random_state=42), X, y, param_grid=grid, folds=folds,
-            executor=workers, on_trial=lambda trial: None,
-        )  # fmt: skip
+        _, scores = run_search(X, y, folds, grid, workers, on_trial=lambda trial: None)
         seconds = time.perf_counter() - started
-    return {"seconds": seconds, "scores": list(cv_results(trials)["mean_test_score"])}
+    return {"seconds": seconds, "scores": list(scores)}
 
 
 def executor(address):
@@ -92,7 +83,7 @@ def executor(address):
         return local_executor(2)
     return dask.cluster_executor(
         address, module=search_grid.__module__, packages=dask.TRAINING,
-        console=Console(file=open(os.devnull, "w")),
+        console=Console(quiet=True),
     )  # fmt: skip
 
 
@@ -107,9 +98,7 @@ def score(bench, folder, address):
 @contextmanager
 def dask_cluster(folder, workers):
     """The address of a scheduler with so many workers of one thread, as README starts them."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     address, place = f"tcp://127.0.0.1:{port}", folder / f"dask-{workers}"
     place.mkdir(exist_ok=True)
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}

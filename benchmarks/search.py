@@ -82,10 +82,7 @@ def tracking_server(folder):
 
 def searches(ways, sizes):
     """Seconds and mean scores of searches one after the other; runs in a process of its own."""
-    table = build_table(read_market(SAMPLE)[0])
-    training = table.iloc[split_rows(table, split="random", test_size=0.2, random_state=42)[0]]
-    X, y = inputs_and_target(training)
-    folds = make_folds(training, split="random", cv=5)
+    X, y, folds = training_rows()
     store.quieten_mlflow()
     store.check_store()
     grid = PARAM_GRID | {"n_estimators": sizes}
@@ -98,6 +95,13 @@ def searches(ways, sizes):
         if count_runs() - before != expected:
             raise RuntimeError(f"{way} wrote {count_runs() - before} runs, not {expected}")
     return found
+
+
+def training_rows():
+    """X, y and the folds of the sample's training rows."""
+    table = build_table(read_market(SAMPLE)[0])
+    training = table.iloc[split_rows(table, split="random", test_size=0.2, random_state=42)[0]]
+    return *inputs_and_target(training), make_folds(training, split="random", cv=5)
 
 
 def count_runs():

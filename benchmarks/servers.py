@@ -51,9 +51,7 @@ class Server:
 @contextmanager
 def server(name, command, folder, **settings):
     """Start a server on a free port, which replaces `{port}`; yields it when it answers."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [str(part).format(port=port) for part in command]
     url, log = f"http://127.0.0.1:{port}", folder / f"{name}.log"
     started = time.perf_counter()
@@ -73,6 +71,13 @@ def server(name, command, folder, **settings):
             job.terminate()
             with suppress(subprocess.TimeoutExpired):
                 job.wait(10)
+
+
+def free_port():
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def answers(url):

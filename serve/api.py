@@ -137,8 +137,10 @@ class Shortcut:
         return self._app(environ, start_response)
 
     def _admits(self, environ):
+        if not self._authorization:
+            return True
         given = environ.get("HTTP_AUTHORIZATION", "").encode(errors="replace")
-        return not self._authorization or hmac.compare_digest(given, self._authorization)
+        return hmac.compare_digest(given, self._authorization)
 
 
 @api.get("/ping")

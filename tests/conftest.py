@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -189,6 +190,53 @@ def free_port_number():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+class MlflowServer:
+    """A real `mlflow server` over the folder's mlflow.db, up for the time of a with block, in
+    which it can be stopped, started again and held still.
+    """
+
+    def __init__(self, folder):
+        self._folder = folder
+        self._port = free_port_number()
+        self._process = None
+        self.uri = f"http://127.0.0.1:{self._port}"
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+    def start(self):
+        command = [sys.executable, "-m", "mlflow", "server", "--port", str(self._port)]
+        command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self._folder}/mlflow.db"]
+        command += ["--artifacts-destination", str(self._folder / "artifacts")]
+        with (self._folder / "server.log").open("a") as log:
+            self._process = subprocess.Popen(
+                command, stdout=log, stderr=log, cwd=self._folder, start_new_session=True,
+                env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            )  # fmt: skip
+        wait_for_http(f"{self.uri}/health", seconds=120)
+
+    def stop(self, number=signal.SIGTERM):
+        if self._process:
+            self._signal(signal.SIGCONT)
+            self._signal(number)
+            self._process.wait(20)
+            self._process = None
+
+    def hang(self):
+        """From now on it accepts connections and never answers."""
+        self._signal(signal.SIGSTOP)
+
+    def wake(self):
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number):
+        os.killpg(self._process.pid, number)
 
 
 @pytest.fixture

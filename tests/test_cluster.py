@@ -45,15 +45,12 @@ class Cluster:
         self.workers.append(worker)
 
     def _start(self, *command, before=(), **environment):
-        environment = os.environ | environment
-        if "PYTHONPATH" in environment and not environment["PYTHONPATH"].startswith(
-            str(self.folder)
-        ):
-            del environment["PYTHONPATH"]
+        inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         with (self.folder / "log").open("a") as log:
             return subprocess.Popen(
                 [*before, sys.executable, "-m", "dask", *command, "--no-dashboard"],
-                cwd=self.folder, env=environment, stdout=log, stderr=log, start_new_session=True,
+                cwd=self.folder, env=inherited | environment, stdout=log, stderr=log,
+                start_new_session=True,
             )  # fmt: skip
 
     def wait(self, count):

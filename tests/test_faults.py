@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from contextlib import contextmanager
 
 import mlflow
 import pytest
@@ -19,11 +18,11 @@ from conftest import (
     PROJECT,
     SAMPLE,
     SHORT,
+    MlflowServer,
     all_runs,
     children,
     full_only,
     parents,
-    wait_for_http,
 )
 from mlflow.entities import LoggedModelStatus
 
@@ -99,26 +98,18 @@ def assert_whole(job, expected):
 
 
 def champion_of(job):
-    with registry_of(job):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", job.uri)
         return champion_version(NAME)
 
 
 def assert_registry(job):
     """Every version can be explained and loaded."""
-    with registry_of(job):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", job.uri)
         for version in job.versions():
             assert version.tags.keys() >= {"gate.decision", "gate.reason", "gate.rule"}
             load_model(f"models:/{NAME}/{version.version}")
-
-
-@contextmanager
-def registry_of(job):
-    before = os.environ.get("MLFLOW_TRACKING_URI")
-    os.environ["MLFLOW_TRACKING_URI"] = job.uri
-    try:
-        yield
-    finally:
-        os.environ["MLFLOW_TRACKING_URI"] = before
 
 
 @pytest.fixture(scope="module")
@@ -183,31 +174,6 @@ def phase(output):
     raise AssertionError(output)
 
 
-class Server:
-    """A real `mlflow server` over an SQLite file, which can be killed, stopped and come back."""
-
-    def __init__(self, folder, port):
-        self.folder, self.port = folder, port
-        self.uri = f"http://127.0.0.1:{port}"
-
-    def __enter__(self):
-        with (self.folder / "server.log").open("a") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "mlflow", "server", "--port", str(self.port), "--workers",
-                 "1", "--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db"],
-                cwd=self.folder, stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
-        wait_for_http(f"{self.uri}/health")
-        return self
-
-    def send(self, number):
-        os.killpg(self._process.pid, number)
-
-    def __exit__(self, *_):
-        self.send(signal.SIGKILL)
-        self._process.wait()
-
-
 def wait_for_trials(job, count):
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
@@ -218,40 +184,39 @@ def wait_for_trials(job, count):
 
 
 @pytest.fixture
-def over_http(store, tmp_path, free_port):
-    """A search of ten seconds over a server: `(server, job)`; the server is not started."""
-    server = Server(tmp_path, free_port)
+def over_http(store, tmp_path):
+    """A server, and a search of ten seconds over it that is not started."""
     folder = tmp_path / "client"
     folder.mkdir()
-    return server, Job(folder, *LONG, uri=server.uri)
+    with MlflowServer(tmp_path) as server:
+        yield server, Job(folder, *LONG, uri=server.uri)
 
 
 def test_a_server_that_is_killed_and_comes_back_costs_no_trial(over_http):
     server, job = over_http
-    with server:
-        process = job.start()
-        wait_for_trials(job, 3)
+    process = job.start()
+    wait_for_trials(job, 3)
+    server.stop(signal.SIGKILL)
     time.sleep(OUTAGE)
-    with server:
-        output = finish(process)
-        (parent,) = job.finished()
-        assert "MLflow does not answer" in output
-        assert_whole(job, job.scores(parent))
+    server.start()
+    output = finish(process)
+    (parent,) = job.finished()
+    assert "MLflow does not answer" in output
+    assert_whole(job, job.scores(parent))
     print(f"server killed, back after {OUTAGE} s: {TRIALS} trials, 0 lost, 0 twice")
 
 
 @full_only
 def test_a_server_that_hangs_for_a_while_costs_no_trial(over_http):
     server, job = over_http
-    with server:
-        process = job.start()
-        wait_for_trials(job, 3)
-        server.send(signal.SIGSTOP)
-        time.sleep(OUTAGE)
-        server.send(signal.SIGCONT)
-        finish(process)
-        (parent,) = job.finished()
-        assert_whole(job, job.scores(parent))
+    process = job.start()
+    wait_for_trials(job, 3)
+    server.hang()
+    time.sleep(OUTAGE)
+    server.wake()
+    finish(process)
+    (parent,) = job.finished()
+    assert_whole(job, job.scores(parent))
     print(f"server hangs for {OUTAGE} s: {TRIALS} trials, 0 lost, 0 twice")
 
 
@@ -259,21 +224,21 @@ def test_a_server_that_hangs_for_a_while_costs_no_trial(over_http):
 def test_a_server_that_stays_away_ends_the_job_and_loses_no_trial(over_http, monkeypatch):
     server, job = over_http
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # by itself four minutes
-    with server:
-        process = job.start()
-        wait_for_trials(job, 3)
+    process = job.start()
+    wait_for_trials(job, 3)
+    server.stop(signal.SIGKILL)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "train.py: failed: MLflow" in output
     assert "the same command goes on" in output
     assert "Traceback" not in output
-    with server:
-        output = job.run()
-        assert "was killed; it is FAILED now" in output
-        (parent,) = job.finished()
-        taken = [c for c in job.trials(parent) if "resumed_from" in c.data.tags]
-        assert len(taken) >= 3
-        assert_whole(job, job.scores(parent))
+    server.start()
+    output = job.run()
+    assert "was killed; it is FAILED now" in output
+    (parent,) = job.finished()
+    taken = [c for c in job.trials(parent) if "resumed_from" in c.data.tags]
+    assert len(taken) >= 3
+    assert_whole(job, job.scores(parent))
     print(f"server gone for good: clear error, run again: {len(taken)} trials taken over, 0 lost")
 
 

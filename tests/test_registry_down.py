@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -11,7 +10,7 @@ import urllib.request
 
 import mlflow
 import pytest
-from conftest import GOOD, PROJECT, SHORT, SMALL, free_port_number, wait_for_http
+from conftest import GOOD, PROJECT, SHORT, SMALL, MlflowServer, wait_for_http
 from test_hold import Load
 from test_server import post
 
@@ -21,52 +20,12 @@ AWAY_SECONDS = 15 if SHORT else 60
 BODY = json.dumps(GOOD).encode()
 
 
-class Registry:
-    """An `mlflow server` over SQLite that can be stopped, started, and held still."""
-
-    def __init__(self, folder):
-        self._folder = folder
-        self._port = free_port_number()
-        self._process = None
-        self.uri = f"http://127.0.0.1:{self._port}"
-
-    def start(self):
-        command = [sys.executable, "-m", "mlflow", "server", "--port", str(self._port)]
-        command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self._folder}/mlflow.db"]
-        command += ["--artifacts-destination", str(self._folder / "artifacts")]
-        with (self._folder / "server.log").open("a") as log:
-            self._process = subprocess.Popen(
-                command, stdout=log, stderr=log, cwd=self._folder, start_new_session=True,
-                env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-            )  # fmt: skip
-        wait_for_http(f"{self.uri}/health", seconds=120)
-
-    def stop(self):
-        if self._process:
-            self.signal(signal.SIGCONT)
-            self.signal(signal.SIGTERM)
-            self._process.wait(20)
-            self._process = None
-
-    def signal(self, number):
-        os.killpg(self._process.pid, number)
-
-    def hang(self):
-        """From now on it accepts connections and never answers."""
-        self.signal(signal.SIGSTOP)
-
-    def wake(self):
-        self.signal(signal.SIGCONT)
-
-
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory, empty_store):
     """A registry with two versions of one model, the first of them champion."""
     folder = tmp_path_factory.mktemp("registry")
     shutil.copy(empty_store, folder / "mlflow.db")
-    registry = Registry(folder)
-    try:
-        registry.start()
+    with MlflowServer(folder) as registry:
         environment = os.environ | {"MLFLOW_TRACKING_URI": registry.uri}
         command = [sys.executable, str(PROJECT / "train.py"), *SMALL]
         subprocess.run(command, env=environment, cwd=folder, check=True, timeout=120)
@@ -75,8 +34,6 @@ def registry(tmp_path_factory, empty_store):
         model_id = first.source.rpartition("/")[2]
         client.create_model_version(NAME, first.source, first.run_id, model_id=model_id)
         yield registry
-    finally:
-        registry.stop()
 
 
 @pytest.fixture
@@ -90,8 +47,8 @@ def serve(registry, start_serve):
 
 
 OUTAGES = {
-    "stopped": (Registry.stop, Registry.start),
-    "hanging": (Registry.hang, Registry.wake),
+    "stopped": (MlflowServer.stop, MlflowServer.start),
+    "hanging": (MlflowServer.hang, MlflowServer.wake),
 }
 
 

@@ -19,11 +19,11 @@ from conftest import (
     PROJECT,
     SAMPLE,
     SMALL,
+    MlflowServer,
     all_runs,
     children,
     full_only,
     parents,
-    wait_for_http,
 )
 from rich.console import Console
 
@@ -357,20 +357,11 @@ def test_a_search_killed_after_its_last_trial_has_nothing_left_to_fit(store, mon
 
 
 @pytest.fixture
-def tracking_server(store, tmp_path, free_port, monkeypatch):
+def tracking_server(store, tmp_path, monkeypatch):
     """A real `mlflow server` over the test's store, and the environment that points there."""
-    command = [sys.executable, "-m", "mlflow", "server", "--port", str(free_port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{tmp_path}/mlflow.db"]
-    with (tmp_path / "server.log").open("w") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-    uri = f"http://127.0.0.1:{free_port}"
-    try:
-        wait_for_http(f"{uri}/health")
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-        yield uri
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait(20)
+    with MlflowServer(tmp_path) as server:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+        yield server.uri
 
 
 @pytest.mark.soak
