@@ -29,7 +29,7 @@ from liquidity.pipeline import (
     with_forest_params,
 )
 from liquidity.processes import stop_signals
-from liquidity.progress import notice, progress_bar
+from liquidity.progress import elapsed_time, notice, progress_bar
 from liquidity.search import best_trial, candidates, local_executor, search, search_key
 from liquidity.store import TrackingError
 
@@ -98,18 +98,18 @@ def train(args, console):
                 on_trial=on_trial, finished=finished.values(),
             )  # fmt: skip
         log_search(run, trials)
-        console.print("Refitting the best, calibrating and evaluating")
-        tuned = with_forest_params(pipeline, **best_trial(trials).params)
-        quantile = evaluation.interval_quantile(tuned, X, y, folds=folds, n_jobs=args.n_jobs)
-        fitted = fit_pipeline(tuned, X, y, n_jobs=args.n_jobs)
-        baselines = evaluation.baseline_metrics(pipeline, training, test, n_jobs=args.n_jobs)
-        metrics = log_evaluation(fitted, test, quantile=quantile, baselines=baselines)
-        console.print("Compiling, comparing and registering")
-        model_uri = registry.log_model(fitted, training, quantile=quantile, digest=data_digest)
-        decision = registry.decide(
-            model_uri, table, name=args.model_name, promote=args.promote, split=args.split
-        )
-        version = registry.register(model_uri, decision, name=args.model_name)
+        with elapsed_time(console, "Refitting the best, calibrating and evaluating"):
+            tuned = with_forest_params(pipeline, **best_trial(trials).params)
+            quantile = evaluation.interval_quantile(tuned, X, y, folds=folds, n_jobs=args.n_jobs)
+            fitted = fit_pipeline(tuned, X, y, n_jobs=args.n_jobs)
+            baselines = evaluation.baseline_metrics(pipeline, training, test, n_jobs=args.n_jobs)
+            metrics = log_evaluation(fitted, test, quantile=quantile, baselines=baselines)
+        with elapsed_time(console, "Compiling, comparing and registering"):
+            model_uri = registry.log_model(fitted, training, quantile=quantile, digest=data_digest)
+            decision = registry.decide(
+                model_uri, table, name=args.model_name, promote=args.promote, split=args.split
+            )
+            version = registry.register(model_uri, decision, name=args.model_name)
     print_summary(console, trials, metrics, decision, name=args.model_name, version=version)
 
 

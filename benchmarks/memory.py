@@ -19,11 +19,18 @@ def panel(bench):
     data = bench.folder / "market.parquet"
     rows = prepare(PANEL, data)
     options = [part for name, value in GRID.items() for part in (f"--{name}", value)]
+    # Not in place of the model that other parts compare.
     command = [sys.executable, PROJECT / "train.py", "--data", data, *options]
-    command += ["--model-name", "panel"]  # not in place of the model that other parts compare
-    subject = f"train.py {' '.join(options)}"
-    ways = {(subject, f"{rows:,} rows"): lambda: run(command, bench.folder, quiet=False)}
+    command += ["--model-name", "panel"]
+    at, whole = f"{rows:,} rows", f"train.py {' '.join(options)}"
+    share = f"{whole} --max-samples 0.1"
+    ways = {
+        (share, at): lambda: run([*command, "--max-samples", "0.1"], bench.folder, quiet=False),
+        (whole, at): lambda: run(command, bench.folder, quiet=False),
+    }
     bench.in_turn("Panel", ways, rounds=1)
+    for measured in ("seconds", "peak MB"):
+        bench.ratio(share, whole, measure=measured, at=at)
 
 
 def prepare(source, target):

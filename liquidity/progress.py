@@ -8,8 +8,10 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    SpinnerColumn,
     TaskProgressColumn,
     TextColumn,
+    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
@@ -35,6 +37,17 @@ def progress_bar(console, title, total):
                 console.print(f"{title} {done}/{total} {note}", highlight=False)
 
         yield advance
+
+
+@contextmanager
+def elapsed_time(console, title):
+    """Show that and for how long the block works, where nobody can tell how long it will."""
+    if not console.is_terminal:
+        console.print(title, highlight=False)
+    columns = SpinnerColumn(), TextColumn(title), TimeElapsedColumn()
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        bar.add_task("", total=None)
+        yield
 
 
 @contextmanager
