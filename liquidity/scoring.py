@@ -232,14 +232,15 @@ def score(args, console):
             highlight=False,
             soft_wrap=True,
         )
-    store.check_store()
-    with store.fetched_model(args.model_uri) as (model, folder):
-        check_headers(missing, [*model.features, "coin"] if args.top else model.features)
-        if args.scheduler == cluster.LOCAL:
-            run = partial(score_here, model, overwrite=args.overwrite)
-        else:
-            run = partial(score_on_cluster, args.scheduler, folder, console=console)
-        score_files(missing, run, console)
+    if missing:
+        store.check_store()
+        with store.fetched_model(args.model_uri) as (model, folder):
+            check_headers(missing, [*model.features, "coin"] if args.top else model.features)
+            if args.scheduler == cluster.LOCAL:
+                run = partial(score_here, model, overwrite=args.overwrite)
+            else:
+                run = partial(score_on_cluster, args.scheduler, folder, console=console)
+            score_files(missing, run, console)
     if args.top:
         show_ranking([output for _, output in jobs], args.top, console)
 
@@ -306,8 +307,6 @@ def score_files(jobs, run, console):
 
     `run` calls `count` with bytes of input, rows and rows without a score that came to be done.
     """
-    if not jobs:
-        return
     done = rows = errors = 0
     total = sum(source.stat().st_size for source, _ in jobs)
     with rows_progress(console, "Scoring", total) as reach:

@@ -334,6 +334,7 @@ def test_jobs_of_two_versions_share_a_cluster(champion, make_cluster, tmp_path):
     assert_same_files(tmp_path)
 
 
+@full_only
 def test_a_worker_killed_while_it_scores_costs_no_file(champion, make_cluster, tmp_path):
     two = make_cluster(2)
     large_files(tmp_path, 4)

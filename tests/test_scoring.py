@@ -228,7 +228,7 @@ def test_blocks_keep_the_order_of_the_rows_and_every_cell(inner, tmp_path, monke
     assert scored[list(read)].equals(read)
 
 
-def test_a_folder_is_scored_file_by_file(champion, write_csv, tmp_path, capsys):
+def test_a_folder_is_scored_file_by_file(champion, write_csv, tmp_path, capsys, monkeypatch):
     (tmp_path / "in").mkdir()
     (tmp_path / "out").mkdir()
     for name in ("b.csv", "a.csv"):
@@ -237,6 +237,9 @@ def test_a_folder_is_scored_file_by_file(champion, write_csv, tmp_path, capsys):
     assert score(tmp_path / "in", tmp_path / "out") == 0
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.csv", "b.csv"]
     assert f"2 rows written to 2 files in {tmp_path}/out." in capsys.readouterr().out
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # not asked for nothing
+    assert score(tmp_path / "in", tmp_path / "out") == 0
+    assert capsys.readouterr().out.startswith("2 of 2 files are in ")
 
 
 @pytest.mark.parametrize("name", ["in.csv", "in.csv.gz", "in.parquet"])
