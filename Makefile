@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
-.PHONY: train test soak serve ui check audit bench bench-quick pins clean
+.PHONY: train test soak soak-cluster serve ui check audit bench bench-quick pins clean
 
 train: .venv/ready
 	$(BIN)/python train.py
@@ -12,6 +12,9 @@ test: .venv/ready
 
 soak: .venv/ready
 	$(BIN)/python -m pytest -m soak -s --durations=0 $(ARGS)
+
+soak-cluster: .venv/ready
+	$(BIN)/python -m pytest -m cluster -s --durations=0 $(ARGS)
 
 ui: .venv/ready
 	$(BIN)/mlflow ui --port 5001

@@ -1,6 +1,6 @@
 """The same jobs on a Dask cluster of real processes, which know nothing of this project.
 
-Slow, so `make soak` runs it.
+Slow, so `make soak-cluster` runs it.
 """
 
 import filecmp
@@ -23,7 +23,7 @@ from test_faults import TRIALS, Job, finish, wait_for_trials
 from liquidity import cluster
 from liquidity.cluster import TRAINING, ClusterError, cluster_executor
 
-pytestmark = pytest.mark.soak
+pytestmark = pytest.mark.cluster
 GRID = ["--data", str(SAMPLE), "--n-estimators", "10,20,30", "--cv", "3"]
 
 
