@@ -22,8 +22,9 @@ def panel(bench):
     # Not in place of the model that other parts compare.
     command = [sys.executable, PROJECT / "train.py", "--data", data, *options]
     command += ["--model-name", "panel"]
-    at, whole = f"{rows:,} rows", f"train.py {' '.join(options)}"
+    at, whole = f"{rows:,} rows", "train.py"
     share = f"{whole} --max-samples 0.1"
+    bench.notes.append(f"train.py with {' '.join(options)}.")
     ways = {
         (share, at): lambda: run([*command, "--max-samples", "0.1"], bench.folder, quiet=False),
         (whole, at): lambda: run(command, bench.folder, quiet=False),
