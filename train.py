@@ -88,7 +88,7 @@ def train(args, console):
     tags = {tracking.SEARCH_KEY: key, "data_digest": data_digest,
             "scikit_learn_version": sklearn.__version__}  # fmt: skip
     with (
-        workers(args, console) as executor,
+        workers(args.scheduler, args.n_jobs, console) as executor,
         tracking.parent_run(experiment=args.experiment, params=args.logged, tags=tags) as run,
     ):
         log_data(table, cleaning, source=args.data)
@@ -113,12 +113,12 @@ def train(args, console):
     print_summary(console, trials, metrics, decision, name=args.model_name, version=version)
 
 
-def workers(args, console):
+def workers(scheduler, n_jobs, console):
     """The executor that the folds run on: this machine's processes or a cluster's."""
-    if args.scheduler == cluster.LOCAL:
-        return local_executor(args.n_jobs)
+    if scheduler == cluster.LOCAL:
+        return local_executor(n_jobs)
     return cluster.cluster_executor(
-        args.scheduler, module=search.__module__, packages=cluster.TRAINING, console=console
+        scheduler, module=search.__module__, packages=cluster.TRAINING, console=console
     )
 
 

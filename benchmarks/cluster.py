@@ -12,10 +12,9 @@ from benchmarks.measure import apart, process, run
 from benchmarks.model import use_models, write_market
 from benchmarks.search import run_search, store_copies, training_rows
 from benchmarks.servers import free_port
-from liquidity import cluster as dask
+from liquidity.cluster import LOCAL
 from liquidity.pipeline import PARAM_GRID
-from liquidity.search import local_executor
-from liquidity.search import search as search_grid
+from train import workers
 
 HERE, DASK = "this machine, n_jobs=2", "Dask, one-thread workers"
 SCORE_HERE, SCORE_DASK = "scoring on this machine", "scoring on Dask, 2 workers"
@@ -40,7 +39,7 @@ def cluster(bench):
         for address in (one, two):
             measure(address)
         ways = {
-            (HERE, "27 trials"): partial(measure, dask.LOCAL),
+            (HERE, "27 trials"): partial(measure, LOCAL),
             (DASK, "2 workers"): partial(measure, two),
             (DASK, "1 worker"): partial(measure, one),
         }
@@ -59,7 +58,7 @@ def cluster(bench):
             write_market(folder / f"in/{number}.csv", rows)
         at = f"{files} CSV files of {rows:,} rows"
         ways = {
-            (SCORE_HERE, at): partial(score, bench, folder, dask.LOCAL),
+            (SCORE_HERE, at): partial(score, bench, folder, LOCAL),
             (SCORE_DASK, at): partial(score, bench, folder, two),
         }
         bench.in_turn("Scoring on Dask", ways, rounds=bench.pick(5, 1))
@@ -72,19 +71,10 @@ def seconds_of_search(address, quick):
     X, y, folds = training_rows()
     grid = PARAM_GRID | ({"n_estimators": [5, 10, 15]} if quick else {})
     started = time.perf_counter()
-    with executor(address) as workers:
-        _, scores = run_search(X, y, folds, grid, workers, on_trial=lambda trial: None)
+    with workers(address, 2, Console(quiet=True)) as executor:
+        _, scores = run_search(X, y, folds, grid, executor, on_trial=lambda trial: None)
         seconds = time.perf_counter() - started
     return {"seconds": seconds, "scores": list(scores)}
-
-
-def executor(address):
-    if address == dask.LOCAL:
-        return local_executor(2)
-    return dask.cluster_executor(
-        address, module=search_grid.__module__, packages=dask.TRAINING,
-        console=Console(quiet=True),
-    )  # fmt: skip
 
 
 def score(bench, folder, address):

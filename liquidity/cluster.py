@@ -264,9 +264,7 @@ def _archive():
 
 def _settle(future, address, outcome):
     """Give a future of `submit` what came of its task."""
-    if future.done():  # given up
-        return
-    with suppress(InvalidStateError):
+    with suppress(InvalidStateError):  # given up before
         if outcome.cancelled():
             future.set_exception(ClusterLost(f"the scheduler at {address} went away"))
         elif error := outcome.exception():
@@ -334,7 +332,12 @@ def _load(code, module):
     kept = sys.modules.setdefault("_crypto_liquidity", types.ModuleType("_crypto_liquidity"))
     lock = vars(kept).setdefault("lock", threading.Lock())
     modules = vars(kept).setdefault("modules", {})
-    with lock, tempfile.TemporaryDirectory() as folder:
+
+    def take_out():
+        names = [name for name in sys.modules if name.partition(".")[0] == "liquidity"]
+        return {name: sys.modules.pop(name) for name in names}
+
+    with lock:
         if (digest, module) in modules:
             return modules[digest, module], None
         for package, wanted in expected.items():
@@ -344,25 +347,21 @@ def _load(code, module):
                 found = "is missing"
             if found != wanted:
                 return None, f"has {package} {found}, expected {wanted}"
-
-        def take_out():
-            names = [name for name in sys.modules if name.partition(".")[0] == "liquidity"]
-            return {name: sys.modules.pop(name) for name in names}
-
-        path = os.path.join(folder, "code.zip")
-        with open(path, "wb") as file:
-            file.write(archive)
-        others = take_out()
-        sys.path.insert(0, path)
-        try:
-            modules[digest, module] = importlib.import_module(module)
-        except ImportError as error:
-            return None, f"cannot import what is needed: {error}"
-        finally:
-            sys.path.remove(path)
-            sys.path_importer_cache.pop(path, None)
-            take_out()
-            sys.modules.update(others)
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "code.zip")
+            with open(path, "wb") as file:
+                file.write(archive)
+            others = take_out()
+            sys.path.insert(0, path)
+            try:
+                modules[digest, module] = importlib.import_module(module)
+            except ImportError as error:
+                return None, f"cannot import what is needed: {error}"
+            finally:
+                sys.path.remove(path)
+                sys.path_importer_cache.pop(path, None)
+                take_out()
+                sys.modules.update(others)
         return modules[digest, module], None
 
 
@@ -388,7 +387,7 @@ def _give_up_without_workers(client, executor, ended, address):
             if client.nthreads():
                 seen = time.monotonic()
         if time.monotonic() - seen > WORKER_SECONDS:
-            for future in [f for f in list(executor.pending) if not f.done()]:
+            for future in list(executor.pending):
                 with suppress(InvalidStateError):
                     future.set_exception(
                         ClusterLost(f"there was no worker at {address} for {WORKER_SECONDS} s")

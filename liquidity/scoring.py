@@ -346,17 +346,15 @@ def score_on_cluster(address, folder, jobs, count, *, console):
     from liquidity.scoring import score_sent
 
     jobs = [(source.resolve(), target.resolve()) for source, target in jobs]
-    with ExitStack() as stack:
-        executor = stack.enter_context(
-            cluster.cluster_executor(
-                address, module=score_sent.__module__, packages=cluster.SCORING, console=console
-            )
-        )
+    outputs = jobs[0][1].parent
+    with (
+        cluster.cluster_executor(
+            address, module=score_sent.__module__, packages=cluster.SCORING, console=console
+        ) as executor,
         # Whoever sees this file has the same folder; when the job ends, it ends what still runs.
-        outputs = jobs[0][1].parent
-        running = Path(
-            stack.enter_context(NamedTemporaryFile(prefix=".scoring-", dir=outputs)).name
-        )
+        NamedTemporaryFile(prefix=".scoring-", dir=outputs) as marker,
+    ):
+        running = Path(marker.name)
         running.chmod(0o644)  # workers may be another user's
         executor.check_paths([running, *(source for source, _ in jobs)], [outputs])
         files = executor.send({name: Path(folder, name).read_bytes() for name in store.FILES})
