@@ -192,12 +192,7 @@ def test_what_is_no_cluster_is_one_sentence(store, make_cluster, tmp_path):
 
 def test_workers_with_other_packages_are_named_with_them(store, make_cluster, tmp_path):
     cluster_ = make_cluster(0)
-    old = cluster_.folder / "old"
-    (old / "scikit_learn-1.0.dist-info").mkdir(parents=True)
-    (old / "scikit_learn-1.0.dist-info/METADATA").write_text(
-        "Metadata-Version: 2.1\nName: scikit-learn\nVersion: 1.0\n"
-    )
-    cluster_.add_worker(PYTHONPATH=str(old))
+    cluster_.add_worker(**with_version_1(cluster_.folder / "old", "scikit-learn"))
     cluster_.wait(1)
     said = refused(tmp_path, cluster_.address)
     assert "cannot do what this machine does: worker tcp://127.0.0.1:" in said
@@ -212,18 +207,21 @@ def test_a_worker_with_other_packages_that_comes_later_computes_nothing(
     job = Job(tmp_path, *GRID[:2], "--n-estimators", "100,200,300", "--scheduler", one.address)
     process = job.start()
     wait_for_trials(job, 1)
-    other = one.folder / "other"
-    (other / "scipy-1.0.dist-info").mkdir(parents=True)
-    (other / "scipy-1.0.dist-info/METADATA").write_text(
-        "Metadata-Version: 2.1\nName: scipy\nVersion: 1.0\n"
-    )
-    one.add_worker(PYTHONPATH=str(other))
+    one.add_worker(**with_version_1(one.folder / "other", "scipy"))
     one.wait(2)
     one.kill(one.workers[0])
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "Traceback" not in output
     assert re.search(r"failed: worker tcp://\S+ has scipy 1\.0, expected 1\.\S+; the same", output)
+
+
+def with_version_1(folder, package):
+    """An environment in which `package` claims to be of version 1.0."""
+    info = folder / f"{package.replace('-', '_')}-1.0.dist-info"
+    info.mkdir(parents=True)
+    info.joinpath("METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+    return {"PYTHONPATH": str(folder)}
 
 
 def without(folder, package):
@@ -298,6 +296,14 @@ def wait_for_files(folder, pattern, process):
     raise AssertionError(f"no {pattern} in {folder} within a minute")
 
 
+def scoring_at_work(two, folder, count, pattern="*.csv"):
+    """A job that scores so many large files to `there` on a cluster and has come to `pattern`."""
+    large_files(folder, count)
+    scoring = start_scoring(folder, "there", "--scheduler", two.address)
+    wait_for_files(folder / "there", pattern, scoring)
+    return scoring
+
+
 def assert_same_files(folder):
     """What the cluster wrote to `there` is all of `in`, as this machine writes it to `here`."""
     done = score(folder, "here")
@@ -320,9 +326,7 @@ def test_jobs_of_two_versions_share_a_cluster(champion, make_cluster, tmp_path):
     assert "float(r2_score(y[test], total / count))" in code
     searching.write_text(code.replace("float(r2_score(y[test], total / count))", "0.125"))
 
-    large_files(tmp_path, 8)
-    scoring = start_scoring(tmp_path, "there", *there)
-    wait_for_files(tmp_path / "there", "*.csv", scoring)
+    scoring = scoring_at_work(two, tmp_path, 8)
     jobs = [Job(tmp_path, *SMALL, *there) for _ in range(2)]
     own, changed = jobs[0].start(), jobs[1].start(other / "train.py", *jobs[1].options)
     outputs = [process.communicate(timeout=200)[0] for process in (own, changed)]
@@ -337,9 +341,7 @@ def test_jobs_of_two_versions_share_a_cluster(champion, make_cluster, tmp_path):
 @full_only
 def test_a_worker_killed_while_it_scores_costs_no_file(champion, make_cluster, tmp_path):
     two = make_cluster(2)
-    large_files(tmp_path, 4)
-    scoring = start_scoring(tmp_path, "there", "--scheduler", two.address)
-    wait_for_files(tmp_path / "there", "*.csv", scoring)
+    scoring = scoring_at_work(two, tmp_path, 4)
     two.kill(two.workers[0])
     output, error = scoring.communicate(timeout=200)
     assert scoring.returncode == 0, error
@@ -350,9 +352,7 @@ def test_a_worker_killed_while_it_scores_costs_no_file(champion, make_cluster, t
 @full_only
 def test_a_stop_ends_what_the_workers_do(champion, make_cluster, tmp_path):
     two = make_cluster(2)
-    large_files(tmp_path, 6)
-    scoring = start_scoring(tmp_path, "there", "--scheduler", two.address)
-    wait_for_files(tmp_path / "there", ".*.partial", scoring)
+    scoring = scoring_at_work(two, tmp_path, 6, pattern=".*.partial")
     scoring.send_signal(signal.SIGINT)
     _, error = scoring.communicate(timeout=20)
     said = "scoring: stopped; nothing half-written is left.\n"
