@@ -14,7 +14,7 @@ from flask import Flask, jsonify, request
 from granian import Granian
 from granian.constants import HTTPModes, Interfaces
 
-from liquidity.features import FEATURES
+from liquidity.contract import FEATURES
 from serve import MAX_BYTES
 from serve.gateway import Gateway
 

@@ -12,8 +12,8 @@ from benchmarks.measure import apart, process, run
 from benchmarks.model import use_models, write_market
 from benchmarks.search import run_search, store_copies, training_rows
 from benchmarks.servers import free_port
-from liquidity.cluster import LOCAL
-from liquidity.pipeline import PARAM_GRID
+from liquidity.executors import LOCAL
+from liquidity.search.pipeline import PARAM_GRID
 from train import workers
 
 HERE, DASK = "this machine, n_jobs=2", "Dask, one-thread workers"

@@ -5,10 +5,10 @@ from functools import partial
 import numpy as np
 
 from benchmarks.measure import REAL_DATA, SAMPLE, apart
+from liquidity.data.market import read_market
+from liquidity.data.table import build_table, inputs_and_target
 from liquidity.evaluation import interval_quantile, log_residuals, make_folds, split_rows
-from liquidity.features import build_table, inputs_and_target
-from liquidity.market import read_market
-from liquidity.pipeline import build_pipeline, fit_pipeline, with_forest_params
+from liquidity.search.pipeline import build_pipeline, fit_pipeline, with_forest_params
 
 
 def coverage(bench):

@@ -13,11 +13,14 @@ import pandas as pd
 
 from benchmarks.measure import SAMPLE, apart, run
 from liquidity import registry
-from liquidity.features import build_table, inputs_and_target
-from liquidity.market import read_market
-from liquidity.pipeline import build_pipeline, fit_pipeline, with_forest_params
+from liquidity.contract import MODEL_NAME
+from liquidity.data.market import read_market
+from liquidity.data.table import build_table, inputs_and_target
+from liquidity.model.gate import Decision
+from liquidity.model.loading import load_model
+from liquidity.model.packaging import log_model
 from liquidity.progress import progress_bar
-from liquidity.store import load_model
+from liquidity.search.pipeline import build_pipeline, fit_pipeline, with_forest_params
 
 CHAMPION, PLAIN = "models:/crypto-liquidity@champion", "models:/plain/1"
 ROW = {"24h_volume": 1e7, "mkt_cap": 1e8, "1h": 0.01, "price": 1.0}
@@ -44,12 +47,12 @@ def register():
     """Our model as champion, its pipeline as `plain`, and pickled here; all of one forest."""
     table, pipeline = fit(TREES)
     with mlflow.start_run():
-        ours = registry.log_model(pipeline, table, quantile=0.4, digest="benchmark")
+        ours = log_model(pipeline, table, quantile=0.4, digest="benchmark")
         plain = mlflow.sklearn.log_model(
             pipeline, name="plain", skops_trusted_types=["sklearn.tree._tree.Tree"],
             input_example=table[list(ROW)].head(3), pip_requirements=[],
         ).model_uri  # fmt: skip
-    registry.register(ours, registry.Decision(True, "benchmark", {}), name=registry.MODEL_NAME)
+    registry.register(ours, Decision(True, "benchmark", {}), name=MODEL_NAME)
     mlflow.register_model(plain, "plain")
     for name, step in (("scaler", pipeline[0]), ("forest", pipeline[-1])):
         Path(f"{name}.pkl").write_bytes(pickle.dumps(step))
@@ -81,7 +84,7 @@ def one_row(trees, rounds):
     """Microseconds of a row through the model and through the pipeline, round by round."""
     table, pipeline = fit(trees)
     with mlflow.start_run():
-        ours = load_model(registry.log_model(pipeline, table, quantile=0.4, digest="benchmark"))
+        ours = load_model(log_model(pipeline, table, quantile=0.4, digest="benchmark"))
     X = inputs_and_target(table)[0][:1]
 
     def microseconds(function, number):

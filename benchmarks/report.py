@@ -14,8 +14,8 @@ from matplotlib.ticker import FuncFormatter
 from rich.table import Table
 
 from benchmarks.measure import PROJECT
-from liquidity.formatting import short_number
-from liquidity.plots import BLUE, GREY, ORANGE
+from liquidity.report.formatting import short_number
+from liquidity.report.style import BLUE, GREY, ORANGE
 
 RESULTS = PROJECT / "benchmarks/results/bench.json"
 QUICK = PROJECT / "benchmarks/results/quick.json"

@@ -12,13 +12,15 @@ from sklearn.model_selection import GridSearchCV
 
 from benchmarks.measure import SAMPLE, apart
 from benchmarks.servers import server
-from liquidity import store, tracking
+from liquidity.data.market import read_market
+from liquidity.data.table import build_table, inputs_and_target
 from liquidity.evaluation import make_folds, split_rows
-from liquidity.features import build_table, inputs_and_target
-from liquidity.market import read_market
-from liquidity.pipeline import PARAM_GRID, build_pipeline
-from liquidity.search import Trial, cv_results, local_executor
-from liquidity.search import search as search_grid
+from liquidity.executors.local import local_executor
+from liquidity.runs.store import check_store, quieten_mlflow
+from liquidity.runs.tracking import log_ranks, log_trial, parent_run
+from liquidity.search.grid import Trial, cv_results
+from liquidity.search.grid import search as search_grid
+from liquidity.search.pipeline import PARAM_GRID, build_pipeline
 
 PLAIN, AUTOLOG = "GridSearchCV", "GridSearchCV with mlflow autolog"
 OURS, BARE = "this search, tracked", "this search, not tracked"
@@ -83,8 +85,8 @@ def tracking_server(folder):
 def searches(ways, sizes):
     """Seconds and mean scores of searches one after the other; runs in a process of its own."""
     X, y, folds = training_rows()
-    store.quieten_mlflow()
-    store.check_store()
+    quieten_mlflow()
+    check_store()
     grid = PARAM_GRID | {"n_estimators": sizes}
     found = []
     for way in ways:
@@ -131,12 +133,12 @@ def bare(X, y, folds, grid):
 def tracked(X, y, folds, grid):
     with (
         local_executor(-1) as executor,
-        tracking.parent_run(experiment="tracked", params={}, tags={}) as run,
+        parent_run(experiment="tracked", params={}, tags={}) as run,
     ):
         trials, scores = run_search(
-            X, y, folds, grid, executor, on_trial=lambda trial: tracking.log_trial(run, trial)
+            X, y, folds, grid, executor, on_trial=lambda trial: log_trial(run, trial)
         )
-        tracking.log_ranks(run, trials)
+        log_ranks(run, trials)
     return scores
 
 
@@ -170,7 +172,7 @@ def track(bench):
 def store_copies(folder):
     """A function that returns the URI of a fresh store each time; making one takes seconds."""
     empty = folder / "empty.db"
-    apart(store.check_store, MLFLOW_TRACKING_URI=f"sqlite:///{empty}")
+    apart(check_store, MLFLOW_TRACKING_URI=f"sqlite:///{empty}")
 
     def copy():
         return f"sqlite:///{shutil.copy(empty, tempfile.mkdtemp(dir=folder))}"
@@ -180,7 +182,7 @@ def store_copies(folder):
 
 def write_trials(number):
     """Milliseconds per trial of a run with so many; runs in a process of its own."""
-    store.check_store()
+    check_store()
     timed_run(3)  # what MLflow and SQLAlchemy do only once
     logged, ranked, used = timed_run(number)
     return {
@@ -197,11 +199,11 @@ def timed_run(number):
         Trial({"n_estimators": n, "max_depth": None, "min_samples_split": 2}, (0.5,) * 5, 0.1)
         for n in range(number)
     ]
-    with tracking.parent_run(experiment="tracked", params={}, tags={}) as run:
+    with parent_run(experiment="tracked", params={}, tags={}) as run:
         started, used = time.perf_counter(), time.process_time()
         for trial in trials:
-            tracking.log_trial(run, trial)
+            log_trial(run, trial)
         logged = time.perf_counter()
-        tracking.log_ranks(run, trials)
+        log_ranks(run, trials)
         ranked, used = time.perf_counter(), time.process_time() - used
     return logged - started, ranked - logged, used

@@ -1,5 +1,7 @@
 """Liquidity scores for coins: data, search, evaluation, tracking and registry."""
 
+from liquidity.contract import CHANGE_1H, MARKET_CAP, PRICE, VOLUME
+
 
 def predict_liquidity(volume, mkt_cap, h1, price):
     """Score one coin by the registered champion: `(liquidity, "High" or "Low")`.
@@ -10,10 +12,10 @@ def predict_liquidity(volume, mkt_cap, h1, price):
     is no champion yet.
     """
     # Not at the top: a worker that unpickles anything of this package would wait for MLflow.
-    from liquidity.store import load_champion
+    from liquidity.model.loading import load_champion
 
     model = load_champion()
-    columns = {"24h_volume": [volume], "mkt_cap": [mkt_cap], "1h": [h1], "price": [price]}
+    columns = {VOLUME: [volume], MARKET_CAP: [mkt_cap], CHANGE_1H: [h1], PRICE: [price]}
     X = model.parse(columns)
     model.check(X, columns)
     answer = model.answer_row(X[0].tolist())

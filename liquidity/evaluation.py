@@ -11,15 +11,12 @@ from sklearn.metrics import (
 )
 from sklearn.model_selection import GroupKFold, KFold, TimeSeriesSplit, train_test_split
 
-from liquidity.features import THRESHOLD, inputs_and_target, turnover
-from liquidity.market import MarketDataError
-from liquidity.pipeline import fit_pipeline
+from liquidity.contract import COVERAGE, EPSILON, THRESHOLD
+from liquidity.data.table import inputs_and_target, turnover
+from liquidity.errors import MarketDataError
+from liquidity.search.pipeline import fit_pipeline
 
 SPLITS = ("coin", "random", "date")
-COVERAGE = 0.9
-# Liquidity below about a thousandth of the capitalisation is as good as none; the offset keeps
-# the logarithm of a zero volume finite.
-EPSILON = 1e-3
 
 
 def split_rows(table, *, split, test_size, random_state):
@@ -98,7 +95,7 @@ def make_folds(table, *, split, cv, max_samples=1.0):
 
 
 def log_r2(y, y_pred):
-    """r2 of log10(liquidity + 0.001): how well coins of every size are told apart.
+    """r2 of log10(liquidity + EPSILON): how well coins of every size are told apart.
 
     Plain r2 on this heavy tail is decided by the few most liquid coins.
     """
@@ -108,7 +105,7 @@ def log_r2(y, y_pred):
 def final_metrics(y, y_pred, *, quantile):
     """The metrics of the final model on the test rows, by their MLflow names.
 
-    `high_*` take liquidity > 0.5 as the positive class; where there is none, they are 0.
+    `high_*` take liquidity above THRESHOLD as the positive class; where there is none, they are 0.
     """
     precision, recall, f1, _ = precision_recall_fscore_support(
         y > THRESHOLD, y_pred > THRESHOLD, average="binary", zero_division=0

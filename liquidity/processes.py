@@ -1,10 +1,13 @@
-"""How processes end: a job by a signal, a worker with the process that started it."""
+"""Which process it is, whether it lives, and how it ends: by a signal, or with its parent."""
 
 import os
 import signal
+import socket
 import threading
 import time
 from contextlib import contextmanager
+
+import psutil
 
 
 def exit_with_parent(parent):
@@ -41,3 +44,29 @@ def stop_signals():
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def process_tag():
+    """host/pid/start of this process, which no later process repeats."""
+    return f"{socket.gethostname()}/{os.getpid()}/{_started(os.getpid())}"
+
+
+def is_alive(tag):
+    """Whether the process of a `process_tag` of this machine still runs."""
+    _, pid, started = tag.rsplit("/", 2)
+    return _started(int(pid)) == started
+
+
+def _started(pid):
+    """When the process started, in clock ticks since boot, which no change of the clock moves.
+
+    "gone" for no process and for a dead one that nobody has waited for yet.
+    """
+    try:
+        process = psutil.Process(pid)
+        if process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
+            return "gone"
+        since_boot = process.create_time() - psutil.boot_time()
+    except psutil.NoSuchProcess:
+        return "gone"
+    return str(round(since_boot * os.sysconf("SC_CLK_TCK")))

@@ -58,7 +58,7 @@ def create_app(config=None, champion=None):
     # prometheus_client reads the environment when it is imported.
     from mlflow.exceptions import MlflowException
 
-    from liquidity.features import FEATURES
+    from liquidity.contract import FEATURES
     from serve.access import Access, Recorder
     from serve.api import Shortcut, api
     from serve.champion import Champion, NoModel

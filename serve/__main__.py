@@ -12,7 +12,7 @@ from granian import Granian
 from granian.constants import HTTPModes, Interfaces
 from granian.log import LogLevels
 
-from liquidity.arguments import Parser, whole_number
+from liquidity.command import Parser, whole_number
 from liquidity.processes import exit_with_parent
 from serve import (
     DEFAULTS,

@@ -17,7 +17,8 @@ from pathlib import Path
 import mlflow
 from mlflow.exceptions import MlflowException
 
-from liquidity.store import ModelError, fetch_model, first_line, load_checked
+from liquidity.errors import ModelError, first_line
+from liquidity.model.loading import fetch_model, load_checked
 from serve import parse_model_uri
 
 LOG = logging.getLogger("serve")

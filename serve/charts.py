@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from liquidity.formatting import short_number
+from liquidity.report.formatting import short_number
 
 WIDTH, HEIGHT = 300, 150
 LEFT, RIGHT, TOP, BOTTOM = 38, 8, 8, 26

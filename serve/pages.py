@@ -59,8 +59,8 @@ def batch():
     sends the file as the body, a program, gets every cell back as it was.
     """
     # Not at the top: reading market data takes half a second to import, and few servers get files.
-    from liquidity.market import MarketDataError
-    from liquidity.scoring import csv_header, csv_lines, score_rows, without_formulas
+    from liquidity.errors import MarketDataError
+    from liquidity.scoring.blocks import csv_header, csv_lines, score_rows, without_formulas
 
     rows = inputs.read_csv(inputs.uploaded_csv(request))
     try:

@@ -16,9 +16,12 @@ from playwright.sync_api import sync_playwright
 
 import train
 from liquidity import registry
-from liquidity.features import build_table, inputs_and_target
-from liquidity.market import read_market
-from liquidity.pipeline import build_pipeline, with_forest_params
+from liquidity.contract import MODEL_NAME
+from liquidity.data.market import read_market
+from liquidity.data.table import build_table, inputs_and_target
+from liquidity.model.gate import Decision
+from liquidity.model.packaging import log_model
+from liquidity.search.pipeline import build_pipeline, with_forest_params
 
 PROJECT = Path(__file__).parents[1]
 SAMPLE = PROJECT / "data/sample.csv"
@@ -99,9 +102,9 @@ def model_folder(tmp_path_factory, fitted, sample_table, empty_store):
         patch.chdir(folder)
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
         with mlflow.start_run(experiment_id="0"):
-            uri = registry.log_model(fitted, sample_table, quantile=0.5, digest="d")
-        decision = registry.Decision(True, "of the tests", {})
-        registry.register(uri, decision, name=registry.MODEL_NAME)
+            uri = log_model(fitted, sample_table, quantile=0.5, digest="d")
+        decision = Decision(True, "of the tests", {})
+        registry.register(uri, decision, name=MODEL_NAME)
         return Path(mlflow.artifacts.download_artifacts(uri, dst_path=folder / "model"))
 
 

@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 from conftest import GOOD, PROJECT
 
-from liquidity import registry
-from liquidity.features import inputs_and_target
-from liquidity.pipeline import build_pipeline, with_forest_params
-from liquidity.store import KNOWN_CODE
+from liquidity.data.table import inputs_and_target
+from liquidity.model.packaging import log_model
+from liquidity.search.pipeline import build_pipeline, with_forest_params
 from serve import parse_model_uri
 from serve.champion import Champion, NoModel
 
@@ -39,7 +38,7 @@ def build_model(tmp_path_factory, sample_table, empty_store):
                 patch.chdir(folder)
                 patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
                 with mlflow.start_run(experiment_id="0"):
-                    uri = registry.log_model(fitted, table, quantile=0.5, digest="d")
+                    uri = log_model(fitted, table, quantile=0.5, digest="d")
                 built[trees] = mlflow.artifacts.download_artifacts(
                     uri, dst_path=folder / str(trees)
                 )
@@ -352,7 +351,7 @@ def test_another_uri_is_refused(uri):
 
 
 def test_the_shipped_model_code_is_known():
-    code = (PROJECT / "liquidity/model.py").read_bytes()
-    assert hashlib.sha256(code).hexdigest() == KNOWN_CODE[-1], (
+    code = (PROJECT / "liquidity/model/model.py").read_bytes()
+    assert hashlib.sha256(code).hexdigest() == list(SAME_DAY.code)[-1], (
         "append the digest of the changed model.py; older ones stay, so that their versions serve"
     )

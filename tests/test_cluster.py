@@ -20,8 +20,8 @@ from conftest import PROJECT, SAMPLE, SMALL, free_port_number, full_only, parent
 from rich.console import Console
 from test_faults import TRIALS, Job, finish, wait_for_trials
 
-from liquidity import cluster
-from liquidity.cluster import TRAINING, ClusterError, cluster_executor
+from liquidity.errors import ClusterError
+from liquidity.executors.dask import TRAINING, cluster_executor
 
 pytestmark = pytest.mark.cluster
 GRID = ["--data", str(SAMPLE), "--n-estimators", "10,20,30", "--cv", "3"]
@@ -249,7 +249,7 @@ def test_a_scheduler_needs_dask_alone_and_a_worker_what_the_job_imports(
 
 
 def test_a_worker_that_hangs_is_said(make_cluster, monkeypatch):
-    monkeypatch.setattr(cluster, "PREPARE_SECONDS", 3)
+    monkeypatch.setattr("liquidity.executors.dask.PREPARE_SECONDS", 3)
     one = make_cluster(1)
     os.killpg(one.workers[0].pid, signal.SIGSTOP)
     try:

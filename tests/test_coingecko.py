@@ -17,9 +17,10 @@ import pytest
 from conftest import PROJECT, coin
 
 from liquidity import coingecko
-from liquidity.market import read_market
+from liquidity.data import coingecko as api
+from liquidity.data.market import read_market
 
-KEYS = (coingecko.DEMO_KEY, coingecko.PRO_KEY)
+KEYS = (api.DEMO_KEY, api.PRO_KEY)
 
 
 class Api(BaseHTTPRequestHandler):
@@ -55,13 +56,13 @@ def play(monkeypatch):
         server.answers, server.requests = answers, []
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         servers.append(server)
-        monkeypatch.setenv(coingecko.BASE_URL, f"http://127.0.0.1:{server.server_port}/api/v3/")
+        monkeypatch.setenv(api.BASE_URL, f"http://127.0.0.1:{server.server_port}/api/v3/")
         return server
 
-    for name in (*KEYS, coingecko.BASE_URL):
+    for name in (*KEYS, api.BASE_URL):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(coingecko, "FAILURE_WAIT", 0.01)
-    monkeypatch.setattr(coingecko, "LIMIT_WAIT", 0.02)
+    monkeypatch.setattr(api, "FAILURE_WAIT", 0.01)
+    monkeypatch.setattr(api, "LIMIT_WAIT", 0.02)
     yield start
     for server in servers:
         server.shutdown()
@@ -127,21 +128,21 @@ def test_a_key_goes_into_its_header_and_nowhere_else(play, tmp_path, capfd, monk
         monkeypatch.setenv(name, " CG-secret\n")
     assert fetch(tmp_path) == 1
     ((address, headers),) = server.requests
-    sent = {k: v for k, v in headers.items() if k in coingecko.KEY_HEADERS.values()}
-    assert sent == ({coingecko.KEY_HEADERS[name]: "CG-secret"} if name else {})
+    sent = {k: v for k, v in headers.items() if k in api.KEY_HEADERS.values()}
+    assert sent == ({api.KEY_HEADERS[name]: "CG-secret"} if name else {})
     assert "secret" not in address + "".join(capfd.readouterr())
 
 
 def test_the_pro_key_asks_the_pro_server():
-    servers = [coingecko.find_server({name: "k"}).url for name in KEYS]
+    servers = [api.find_server({name: "k"}).url for name in KEYS]
     assert servers == ["https://api.coingecko.com/api/v3", "https://pro-api.coingecko.com/api/v3"]
-    assert coingecko.find_server({}).url == servers[0]
+    assert api.find_server({}).url == servers[0]
 
 
 def test_a_redirect_does_not_get_the_key(play, tmp_path, capsys, monkeypatch):
     other = play(page(1))
     server = play((302, {"Location": f"http://127.0.0.1:{other.server_port}/"}, b""))
-    monkeypatch.setenv(coingecko.DEMO_KEY, "CG-secret")
+    monkeypatch.setenv(api.DEMO_KEY, "CG-secret")
     assert fetch(tmp_path) == 1
     assert "answers with status 302, expected 200" in error_of(capsys)
     assert (len(server.requests), len(other.requests)) == (1, 0)
@@ -257,8 +258,8 @@ def keep_silent(request):
 def test_a_server_that_never_finishes_does_not_hang_the_job(
     play, tmp_path, capsys, monkeypatch, slow
 ):
-    monkeypatch.setattr(coingecko, "TRY_SECONDS", 0.2)
-    monkeypatch.setattr(coingecko, "TRIES", 2)
+    monkeypatch.setattr(api, "TRY_SECONDS", 0.2)
+    monkeypatch.setattr(api, "TRIES", 2)
     play(slow)
     start = time.monotonic()
     assert fetch(tmp_path) == 1
@@ -268,7 +269,7 @@ def test_a_server_that_never_finishes_does_not_hang_the_job(
 
 def test_no_network_says_so(play, tmp_path, capsys, monkeypatch, free_port):
     play()
-    monkeypatch.setenv(coingecko.BASE_URL, f"http://127.0.0.1:{free_port}")
+    monkeypatch.setenv(api.BASE_URL, f"http://127.0.0.1:{free_port}")
     assert fetch(tmp_path) == 1
     line = error_of(capsys)
     assert (
@@ -279,7 +280,7 @@ def test_no_network_says_so(play, tmp_path, capsys, monkeypatch, free_port):
 
 def test_a_server_without_tls_says_so(play, tmp_path, capsys, monkeypatch):
     server = play(page(1))
-    monkeypatch.setenv(coingecko.BASE_URL, f"https://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv(api.BASE_URL, f"https://127.0.0.1:{server.server_port}")
     assert fetch(tmp_path) == 1
     assert "no secure connection to https://127.0.0.1" in error_of(capsys)
 
@@ -309,15 +310,15 @@ def test_coins_without_values_are_unknown_not_wrong(play, tmp_path):
         (["--pages", "x"], {}, "argument --pages: expected a whole number >= 1, got 'x'"),
         (["--out", "/proc/nothing"], {}, "--out: expected a folder that can be written to"),
         (["--out", __file__], {}, "--out: expected a folder that can be written to"),
-        ([], {coingecko.BASE_URL: "api.coingecko.com"}, "COINGECKO_BASE_URL: expected an address"),
-        ([], {coingecko.DEMO_KEY: "CG key"}, "COINGECKO_DEMO_API_KEY: expected a key of letters"),
+        ([], {api.BASE_URL: "api.coingecko.com"}, "COINGECKO_BASE_URL: expected an address"),
+        ([], {api.DEMO_KEY: "CG key"}, "COINGECKO_DEMO_API_KEY: expected a key of letters"),
     ],
 )
 def test_bad_settings_are_one_sentence_and_exit_code_2(
     tmp_path, capsys, monkeypatch, arguments, environment, message
 ):
     monkeypatch.chdir(tmp_path)
-    for name in (*KEYS, coingecko.BASE_URL):
+    for name in (*KEYS, api.BASE_URL):
         monkeypatch.setenv(name, environment.get(name, ""))
     try:
         code = coingecko.main(arguments)

@@ -12,8 +12,19 @@ import pytest
 from conftest import SAMPLE, parents
 
 from liquidity import eda
-from liquidity.features import target
-from liquidity.market import Cleaning, read_market
+from liquidity.data.market import Cleaning, read_market
+from liquidity.data.table import target
+from liquidity.report.market_report import as_text, market_figures, write_report
+from liquidity.report.market_tables import (
+    cap_deciles,
+    log_correlation,
+    market_headline,
+    market_tables,
+    persistence_by_date,
+    persistence_summary,
+    row_counts,
+    successive_pairs,
+)
 
 TABLES = ["Rows", "Values", "Liquidity by capitalisation", "Correlation of logarithms",
           "High and Low by date", "Most and least liquid"]  # fmt: skip
@@ -68,8 +79,8 @@ def test_the_page_shows_every_figure_and_column_without_a_network(store, tmp_pat
     frame, cleaning = read(SAMPLE)
     frame.loc[0, "coin"] = "<script>document.title='broken'</script>"
     frame.loc[frame.index[-1], ["coin", "liquidity"]] = "<b>$x$</b>", 99.0
-    tables, pairs = eda.market_tables(frame, cleaning)
-    eda.write_report(tmp_path, frame, tables, pairs, headline=["<i>one</i>", "Warning: two"])
+    tables, pairs = market_tables(frame, cleaning)
+    write_report(tmp_path, frame, tables, pairs, headline=["<i>one</i>", "Warning: two"])
     problems, asked = [], set()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
@@ -92,7 +103,7 @@ def test_the_page_shows_every_figure_and_column_without_a_network(store, tmp_pat
 
 def test_the_deciles_hold_all_rows_and_are_ordered(sample_table):
     frame, _ = read(SAMPLE)
-    deciles = eda.cap_deciles(frame)
+    deciles = cap_deciles(frame)
     assert (len(deciles), deciles["rows"].sum()) == (10, len(frame))
     assert deciles["smallest cap"].is_monotonic_increasing
     assert (deciles["largest cap"][:-1].to_numpy() <= deciles["smallest cap"][1:].to_numpy()).all()
@@ -103,13 +114,13 @@ def test_the_deciles_hold_all_rows_and_are_ordered(sample_table):
 def test_correlations_are_those_of_the_logarithms():
     frame = days(*[("2022-03-16", f"c{n}", 10.0**n) for n in range(-6, 6)])
     frame = frame.assign(price=frame["liquidity"] ** -2, **{"1h": 0.0, "24h": -1.0})
-    matrix = eda.log_correlation(frame)
+    matrix = log_correlation(frame)
     assert matrix.loc["liquidity", "price"] == pytest.approx(-1)
     assert np.isnan(matrix.loc["liquidity", "1h"]), "a constant correlates with nothing"
 
 
 def test_pairs_are_of_successive_dates_only():
-    pairs = eda.successive_pairs(
+    pairs = successive_pairs(
         days(
             ("2022-03-18", "a", 0.3), ("2022-03-16", "a", 0.1), ("2022-03-17", "b", 0.5),
             ("2022-03-18", "b", 0.7), ("2022-03-20", "b", 0.9),
@@ -124,10 +135,10 @@ def test_persistence_is_one_where_ranks_hold_and_minus_one_where_they_turn():
     rows = [("2022-03-16", f"c{n}", 0.1 + n / 5) for n in range(5)]
     rows += [("2022-03-17", f"c{n}", 0.2 + n / 5) for n in range(5)]
     rows += [("2022-03-18", f"c{n}", 2.0 - n / 5) for n in range(5)]
-    pairs = eda.successive_pairs(days(*rows))
-    by_date = eda.persistence_by_date(pairs)
+    pairs = successive_pairs(days(*rows))
+    by_date = persistence_by_date(pairs)
     assert by_date["rank correlation"].tolist() == [pytest.approx(1), pytest.approx(-1)]
-    summary = eda.persistence_summary(pairs)["value"]
+    summary = persistence_summary(pairs)["value"]
     assert summary["pairs of a coin and two successive dates"] == 10
     assert summary["High that stay High"] == 1.0
     assert summary["Low that stay Low"] == pytest.approx(2 / 5)
@@ -136,8 +147,8 @@ def test_persistence_is_one_where_ranks_hold_and_minus_one_where_they_turn():
 def test_many_dates_are_medians_of_months_in_the_text_and_all_in_the_file():
     rows = [(date, "a", 0.1) for date in pd.date_range("2022-01-01", "2022-03-31")]
     frame = days(*rows)
-    tables, _ = eda.market_tables(frame, Cleaning(["a.csv"], 90, 90, {}))
-    text = eda.as_text([], tables)
+    tables, _ = market_tables(frame, Cleaning(["a.csv"], 90, 90, {}))
+    text = as_text([], tables)
     assert "High and Low by date (medians of every month)" in text
     assert len(tables["High and Low by date"]) == 90
     assert "2022-02-03" not in text
@@ -154,18 +165,18 @@ def test_many_dates_are_medians_of_months_in_the_text_and_all_in_the_file():
 )
 def test_markets_of_every_shape_are_drawn(rows):
     frame = days(*rows).assign(**{"1h": 0.0})
-    tables, pairs = eda.market_tables(frame, Cleaning(["a.csv"], len(rows), len(rows), {}))
+    tables, pairs = market_tables(frame, Cleaning(["a.csv"], len(rows), len(rows), {}))
     assert list(tables)[:6] == TABLES
-    for figure in eda.market_figures(frame, tables, pairs).values():
+    for figure in market_figures(frame, tables, pairs).values():
         figure.savefig(io.BytesIO(), format="png")
-    assert eda.as_text(["x"], tables).startswith("x\n\nRows")
+    assert as_text(["x"], tables).startswith("x\n\nRows")
 
 
 def test_what_is_missing_and_dropped_is_counted_by_reason(write_csv):
     lines = ["2022-03-16,a,A,1,0.1,5,9", "2022-03-16,b,B,--,0.1,5,9", "2022-03-16,c,C,1,--,5,9",
              "2022-03-16,d,D,1,0.1,5,0"]  # fmt: skip
     frame, cleaning = read(write_csv(*lines))
-    rows = eda.row_counts(frame, cleaning)["rows"]
+    rows = row_counts(frame, cleaning)["rows"]
     assert rows.to_dict() == {
         "read": 4, "used": 2, "dropped: unknown price": 1, "dropped: mkt_cap 0": 1,
         "used without 1h": 1, "used without 24h": 2, "used without 7d": 2,
@@ -174,8 +185,8 @@ def test_what_is_missing_and_dropped_is_counted_by_reason(write_csv):
 
 def test_a_warning_is_in_the_report(write_csv):
     frame, cleaning = read(write_csv(*[f"2022-03-16,c{n},C,1,2.5,5,9" for n in range(30)]))
-    assert "Warning: " in "\n".join(eda.market_headline(frame, cleaning))
-    assert "are these percent?" in html.unescape("\n".join(eda.market_headline(frame, cleaning)))
+    assert "Warning: " in "\n".join(market_headline(frame, cleaning))
+    assert "are these percent?" in html.unescape("\n".join(market_headline(frame, cleaning)))
 
 
 @pytest.mark.parametrize(
@@ -217,7 +228,7 @@ def test_a_stopped_look_leaves_no_running_run(store, capsys, monkeypatch):
 
 def test_the_real_panel_is_looked_at_without_1h(real_data):
     frame, cleaning = read(real_data / "panel")
-    tables, pairs = eda.market_tables(frame, cleaning)
+    tables, pairs = market_tables(frame, cleaning)
     rows = tables["Rows"]["rows"]
     assert (rows["read"], rows["used"], rows["dropped: mkt_cap 0"]) == (705439, 617390, 88049)
     assert rows["used without 1h"] == 617390

@@ -5,9 +5,10 @@ import pytest
 from sklearn.model_selection import KFold, train_test_split
 
 from liquidity import evaluation
-from liquidity.features import build_table, inputs_and_target
-from liquidity.market import MarketDataError, read_market
-from liquidity.pipeline import build_pipeline
+from liquidity.data.market import read_market
+from liquidity.data.table import build_table, inputs_and_target
+from liquidity.errors import MarketDataError
+from liquidity.search.pipeline import build_pipeline
 
 SETTINGS = {"test_size": 0.2, "random_state": 42}
 

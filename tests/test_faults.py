@@ -26,7 +26,7 @@ from conftest import (
 )
 from mlflow.entities import LoggedModelStatus
 
-from liquidity.store import champion_version, load_model
+from liquidity.model.loading import champion_version, load_model
 
 pytestmark = pytest.mark.soak
 NAME = "crypto-liquidity"

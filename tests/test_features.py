@@ -2,8 +2,10 @@
 
 import pytest
 
-from liquidity.features import FEATURES, build_table, digest, inputs_and_target
-from liquidity.market import MarketDataError, read_market
+from liquidity.contract import FEATURES
+from liquidity.data.market import read_market
+from liquidity.data.table import build_table, digest, inputs_and_target
+from liquidity.errors import MarketDataError
 
 
 def test_the_target_is_volume_over_cap_where_the_file_has_none(write_csv):

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from conftest import coin
 
-from liquidity.market import MarketDataError, api_frame, read_market, trim_outliers
+from liquidity.data.market import api_frame, read_market, trim_outliers
+from liquidity.errors import MarketDataError
 
 HEADER = "date,coin,price,1h,24h_volume,mkt_cap\n"
 GOOD = "2022-03-16,Bitcoin,BTC,40859.46,0.022,35390763321,770991461396"

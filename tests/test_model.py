@@ -11,9 +11,12 @@ from hypothesis import strategies as st
 from mlflow.exceptions import MlflowException
 from sklearn.ensemble import RandomForestRegressor
 
-from liquidity import artifact
-from liquidity.features import FEATURES, inputs_and_target
-from liquidity.pipeline import build_pipeline, with_forest_params
+from liquidity.contract import FEATURES
+from liquidity.data.table import inputs_and_target
+from liquidity.errors import ParityError
+from liquidity.model.compile import check_parity, compile_forest
+from liquidity.model.loading import SAME_DAY
+from liquidity.search.pipeline import build_pipeline, with_forest_params
 
 
 def frame(**changes):
@@ -172,7 +175,7 @@ def test_the_artifact_holds_no_pickle_and_a_short_list_of_packages(model_folder)
 
 def test_the_metadata_says_what_the_model_knows(model_folder, sample_table):
     metadata = json.loads((model_folder / "artifacts/metadata.json").read_text())
-    assert metadata["format"] == artifact.FORMAT
+    assert metadata["format"] == SAME_DAY.newest_format
     assert metadata["features"] == FEATURES
     assert metadata["interval"] == {"coverage": 0.9, "quantile": 0.5, "epsilon": 0.001}
     assert len(metadata["examples"]) == 20
@@ -188,7 +191,7 @@ def test_the_metadata_says_what_the_model_knows(model_folder, sample_table):
 def test_the_compiled_forest_takes_the_branches_of_the_pipeline(sample_table, params):
     X, y = inputs_and_target(sample_table.head(400))
     pipeline = with_forest_params(build_pipeline(random_state=1), **params).fit(X, y)
-    parity = artifact.check_parity(pipeline, artifact.compile_forest(pipeline[-1]), X)
+    parity = check_parity(pipeline, compile_forest(pipeline[-1]), X)
     assert parity.relative <= 1e-12
 
 
@@ -196,13 +199,11 @@ def test_the_compiled_forest_takes_the_branches_of_the_pipeline(sample_table, pa
 def test_constant_and_huge_targets_compile(target):
     X = np.random.default_rng(0).uniform(1, 100, (50, 4))
     pipeline = build_pipeline(random_state=0).fit(X, target)
-    assert (
-        artifact.check_parity(pipeline, artifact.compile_forest(pipeline[-1]), X).relative <= 1e-12
-    )
+    assert check_parity(pipeline, compile_forest(pipeline[-1]), X).relative <= 1e-12
 
 
 def test_another_forest_fails_the_comparison_with_both_figures(sample_table, fitted):
     X, y = inputs_and_target(sample_table)
     other = RandomForestRegressor(5, random_state=9).fit(fitted[:-1].transform(X), y)
-    with pytest.raises(artifact.ParityError, match=r"on the rows and .* at its thresholds"):
-        artifact.check_parity(fitted, artifact.compile_forest(other), X)
+    with pytest.raises(ParityError, match=r"on the rows and .* at its thresholds"):
+        check_parity(fitted, compile_forest(other), X)

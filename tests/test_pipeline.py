@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.ensemble import RandomForestRegressor
 
-from liquidity.features import inputs_and_target
-from liquidity.pipeline import PARAM_GRID, build_pipeline, fit_pipeline, parse_grid
+from liquidity.data.table import inputs_and_target
+from liquidity.search.pipeline import PARAM_GRID, build_pipeline, fit_pipeline, parse_grid
 
 DEFAULT = {"n_estimators": "100,200,300", "max_depth": "none,5,10", "min_samples_split": "2,5,10"}
 

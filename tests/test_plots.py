@@ -5,9 +5,9 @@ import io
 import numpy as np
 import pytest
 
-from liquidity import plots
-from liquidity.search import Trial, candidates
-from liquidity.tracking import trials_table
+from liquidity.report.training_plots import confusion_matrix, model_figures, search_figures
+from liquidity.runs.tracking import trials_table
+from liquidity.search.grid import Trial, candidates
 
 
 def trials(**grid):
@@ -29,7 +29,7 @@ def draw(figures):
 )
 def test_search_figures_draw(depths, splits, sizes):
     grid = trials(max_depth=depths, min_samples_split=splits, n_estimators=sizes)
-    assert draw(plots.search_figures(grid)) == {
+    assert draw(search_figures(grid)) == {
         "grid_heatmap.png", "r2_by_trees.png", "parallel_coordinates.png"
     }  # fmt: skip
 
@@ -38,13 +38,13 @@ def test_search_figures_draw(depths, splits, sizes):
 def test_model_figures_draw(scale):
     y = np.linspace(0, 1, 20) * scale
     importance = np.zeros((4, 5))
-    names = draw(plots.model_figures(y, y[::-1], quantile=0.5, importance=importance))
+    names = draw(model_figures(y, y[::-1], quantile=0.5, importance=importance))
     assert "predicted_vs_actual.png" in names
     assert len(names) == 4
 
 
 def test_the_confusion_counts_are_the_rows(sample_table):
-    figure = plots.confusion_matrix(np.array([0.1, 0.6, 0.7]), np.array([0.1, 0.4, 0.9]))
+    figure = confusion_matrix(np.array([0.1, 0.6, 0.7]), np.array([0.1, 0.4, 0.9]))
     texts = [text.get_text() for text in figure.axes[0].texts]
     assert texts == ["1", "0", "1", "1"]
 

@@ -10,8 +10,10 @@ import yaml
 from conftest import PROJECT, SAMPLE
 
 import train
-from liquidity import coingecko, eda, registry, scoring
-from liquidity.market import read_market
+from liquidity import coingecko, eda
+from liquidity.data.market import read_market
+from liquidity.model.packaging import REQUIREMENTS
+from liquidity.scoring.job import parse_arguments
 from serve import __main__ as server
 
 
@@ -22,7 +24,7 @@ from serve import __main__ as server
         ("fetch", vars(coingecko.parse_arguments([]))),
         ("eda", {"data": eda.parse_arguments([]).data}),
         ("serve", vars(server.parse_arguments([]))),
-        ("score", vars(scoring.parse_arguments(["--input", "i", "--output", "o"]))),
+        ("score", vars(parse_arguments(["--input", "i", "--output", "o"]))),
     ],
 )
 def test_mlproject_has_the_jobs_options_with_their_defaults(name, options):
@@ -48,7 +50,7 @@ def test_every_requirement_is_pinned_exactly():
 
 def test_the_models_packages_are_installed_and_pinned_with_the_model():
     pins = (PROJECT / "requirements.txt").read_text()
-    for package in registry.REQUIREMENTS:
+    for package in REQUIREMENTS:
         assert re.search(rf"^{package.removesuffix('-skinny')}==", pins, re.MULTILINE), package
 
 

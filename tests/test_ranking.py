@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from liquidity import plots
-from liquidity.formatting import short_number
-from liquidity.ranking import as_table, both_ends, rank_scores
+from liquidity.report.formatting import short_number
+from liquidity.report.market_plots import ranking
+from liquidity.report.ranking import as_table, both_ends, rank_scores
 
 
 def scored(liquidity, **columns):
@@ -83,7 +83,7 @@ def test_the_table_shows_level_interval_and_range():
 def test_every_ranking_is_drawn(liquidity, interval):
     ranked = rank_scores(scored(liquidity), top=2)
     ranked = ranked if interval else ranked.drop(columns=["lower", "upper", "level"])
-    figure = plots.ranking(ranked, "The coins")
+    figure = ranking(ranked, "The coins")
     figure.savefig(io.BytesIO(), format="png")
     assert len(figure.axes[0].get_yticks()) == len(liquidity)
 

@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 
 from liquidity import registry
-from liquidity.features import inputs_and_target
-from liquidity.pipeline import build_pipeline, with_forest_params
+from liquidity.contract import CLEANED_DATA
+from liquidity.data.table import inputs_and_target
+from liquidity.model.gate import Decision, _decide, decide
+from liquidity.model.packaging import log_model
+from liquidity.search.pipeline import build_pipeline, with_forest_params
 
 NAME = "crypto-liquidity"
 
@@ -27,9 +30,9 @@ def add_version(table, *, promote="auto", split="coin", **params):
     pipeline = with_forest_params(build_pipeline(random_state=0), **params)
     fitted = pipeline.fit(*inputs_and_target(training))
     with mlflow.start_run():
-        mlflow.log_text(table.to_csv(index=False), registry.CLEANED_DATA)
-        uri = registry.log_model(fitted, training, quantile=0.5, digest="d")
-        decision = registry.decide(uri, table, name=NAME, promote=promote, split=split)
+        mlflow.log_text(table.to_csv(index=False), CLEANED_DATA)
+        uri = log_model(fitted, training, quantile=0.5, digest="d")
+        decision = decide(uri, table, name=NAME, promote=promote, split=split)
         return decision, registry.register(uri, decision, name=NAME)
 
 
@@ -61,7 +64,7 @@ def test_a_champion_that_comes_during_the_comparison_is_compared_with(store, tab
     """Two trainings at once: the second one's gate must not miss what the first one registers."""
     _, first = add_version(table, promote="never")
     moves = iter([first])
-    decide = registry._decide
+    decide = _decide
 
     def slow(*args, **options):
         decision = decide(*args, **options)
@@ -69,7 +72,7 @@ def test_a_champion_that_comes_during_the_comparison_is_compared_with(store, tab
             registry.make_champion(NAME, version)
         return decision
 
-    monkeypatch.setattr(registry, "_decide", slow)
+    monkeypatch.setattr("liquidity.model.gate._decide", slow)
     decision, _ = add_version(table, n_estimators=1)
     assert decision.reason.startswith(f"below champion version {first}")
     assert alias(store, "champion") == first
@@ -134,7 +137,7 @@ def test_a_champion_that_cannot_be_compared_stays(store, table):
     _, first = add_version(table)
     run_id = store.get_model_version(NAME, first).run_id
     artifacts = mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path="")
-    Path(artifacts, registry.CLEANED_DATA).unlink()
+    Path(artifacts, CLEANED_DATA).unlink()
     decision, _ = add_version(table)
     assert not decision.promoted
     assert "cannot be compared" in decision.reason
@@ -147,9 +150,9 @@ def test_a_model_of_another_kind_under_the_name_stays_and_ends_no_training(store
             return model_input
 
     with mlflow.start_run():
-        mlflow.log_text(table.to_csv(index=False), registry.CLEANED_DATA)
+        mlflow.log_text(table.to_csv(index=False), CLEANED_DATA)
         stranger = mlflow.pyfunc.log_model(name="m", python_model=Stranger(), pip_requirements=[])
-        registry.register(stranger.model_uri, registry.Decision(True, "by accident", {}), name=NAME)
+        registry.register(stranger.model_uri, Decision(True, "by accident", {}), name=NAME)
     decision, _ = add_version(table)
     assert not decision.promoted
     assert "cannot be compared" in decision.reason

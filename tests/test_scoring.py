@@ -17,10 +17,12 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import GOOD, PROJECT, SAMPLE
 
-from liquidity import scoring
-from liquidity.features import FEATURES
-from liquidity.market import MarketDataError
-from liquidity.scoring import SCORES, csv_header, csv_lines, main, score_file, score_rows
+from liquidity.contract import FEATURES
+from liquidity.errors import MarketDataError
+from liquidity.scoring import files
+from liquidity.scoring.blocks import SCORES, csv_header, csv_lines, score_rows
+from liquidity.scoring.files import score_file
+from liquidity.scoring.job import check_headers, main
 
 TEXT = {"24h_volume": "1e7", "mkt_cap": "1e8", "1h": "0.01", "price": "1.0"}
 
@@ -215,7 +217,7 @@ def test_parquet_keeps_the_types_of_its_own_columns(inner, sample_table, tmp_pat
 
 def test_blocks_keep_the_order_of_the_rows_and_every_cell(inner, tmp_path, monkeypatch):
     """Quoted line ends and quotes at the borders of blocks included."""
-    monkeypatch.setattr(scoring, "BLOCK_BYTES", 1000)
+    monkeypatch.setattr(files, "BLOCK_BYTES", 1000)
     cells = [f'"coin ""{n}""\nof, {n}"' if n % 3 else f"coin {n}" for n in range(500)]
     lines = [f"{cell},{n + 1}.50,0.01,1e7,1e8" for n, cell in enumerate(cells)]
     source = tmp_path / "in.csv"
@@ -244,8 +246,8 @@ def test_a_folder_is_scored_file_by_file(champion, write_csv, tmp_path, capsys, 
 
 @pytest.mark.parametrize("name", ["in.csv", "in.csv.gz", "in.parquet"])
 def test_the_position_grows_to_the_end_of_the_file(inner, tmp_path, monkeypatch, name):
-    monkeypatch.setattr(scoring, "BLOCK_BYTES", 100_000)
-    monkeypatch.setattr(scoring, "BLOCK_ROWS", 1000)
+    monkeypatch.setattr(files, "BLOCK_BYTES", 100_000)
+    monkeypatch.setattr(files, "BLOCK_ROWS", 1000)
     source = tmp_path / name
     frame = pd.DataFrame([GOOD] * 10_000)
     (frame.to_parquet if name == "in.parquet" else frame.to_csv)(source)
@@ -272,13 +274,13 @@ def test_a_file_that_arrow_may_still_read_ahead_in_is_not_closed(
             closed.append(self)
             super().close()
 
-    monkeypatch.setattr(scoring, "BLOCK_BYTES", 100_000)
-    monkeypatch.setattr(scoring, "BLOCK_ROWS", 1000)
+    monkeypatch.setattr(files, "BLOCK_BYTES", 100_000)
+    monkeypatch.setattr(files, "BLOCK_ROWS", 1000)
     source, target = tmp_path / name, tmp_path / "out.csv"
     frame = pd.DataFrame([GOOD] * 50_000)
     (frame.to_parquet if name == "in.parquet" else frame.to_csv)(source)
     monkeypatch.setattr(pa, "OSFile", Watched)
-    scoring.check_headers([(source, target)], FEATURES)
+    check_headers([(source, target)], FEATURES)
     with pytest.raises(KeyboardInterrupt):
         score_file(inner, source, target, on_block=lambda at, scored: signal.raise_signal(2))
     assert not closed

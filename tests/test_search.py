@@ -13,18 +13,18 @@ import pytest
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.model_selection import GridSearchCV, KFold
 
-from liquidity.features import inputs_and_target
-from liquidity.pipeline import build_pipeline
-from liquidity.search import (
+from liquidity.data.table import inputs_and_target
+from liquidity.executors.local import local_executor
+from liquidity.search.grid import (
     best_trial,
     candidates,
     cv_results,
     grow_trees,
-    local_executor,
     ranks,
     search,
     search_key,
 )
+from liquidity.search.pipeline import build_pipeline
 
 GRID = {"n_estimators": [4, 8, 12], "max_depth": [None, 2, 5], "min_samples_split": [2, 5, 10]}
 
@@ -186,7 +186,7 @@ def test_a_killed_worker_is_an_error_and_not_a_hang(data):
 def test_workers_end_with_a_killed_parent():
     """They would hold its stdout open, and whoever reads that would wait for ever."""
     code = (
-        "import time; from liquidity.search import local_executor\n"
+        "import time; from liquidity.executors.local import local_executor\n"
         "with local_executor(2) as executor:\n"
         "    print(*executor.map(abs, [1, 2]), flush=True)\n"
         "    time.sleep(60)"

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from conftest import GOOD, free_port_number, wait_for_http
 
-from liquidity.features import FEATURES
+from liquidity.contract import FEATURES
 
 MODEL = "models:/crypto-liquidity@champion"
 VALUES = [GOOD[name] for name in FEATURES]

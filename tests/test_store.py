@@ -15,15 +15,11 @@ from conftest import GOOD, PROJECT
 from mlflow.exceptions import MlflowException
 
 from liquidity import predict_liquidity, registry
-from liquidity.store import (
-    CHAMPION,
-    MODEL_NAME,
-    ModelError,
-    TrackingError,
-    check_store,
-    load_champion,
-    load_model,
-)
+from liquidity.contract import CHAMPION, MODEL_NAME
+from liquidity.errors import ModelError, TrackingError
+from liquidity.model.gate import Decision
+from liquidity.model.loading import load_champion, load_model
+from liquidity.runs.store import check_store
 
 COIN = (GOOD["24h_volume"], GOOD["mkt_cap"], GOOD["1h"], GOOD["price"])
 
@@ -75,7 +71,7 @@ def test_predict_liquidity_follows_the_champion(champion, model):
     before = load_champion()
     assert load_champion() is before
     source = champion.get_model_version(MODEL_NAME, "1").source
-    registry.register(source, registry.Decision(True, "again", {}), name=MODEL_NAME)
+    registry.register(source, Decision(True, "again", {}), name=MODEL_NAME)
     assert champion.get_model_version_by_alias(MODEL_NAME, CHAMPION).version == 2
     assert load_champion() is not before
 

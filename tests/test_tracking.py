@@ -14,10 +14,14 @@ import pytest
 from conftest import PROJECT
 from mlflow.entities import LoggedModelStatus
 
-from liquidity import tracking
-from liquidity.search import Trial
+from liquidity.processes import _started, process_tag
+from liquidity.runs import records, tracking
+from liquidity.runs.records import PROCESS, SEARCH_KEY, now
+from liquidity.runs.recovery import close_dead_runs, finished_trials
+from liquidity.runs.tracking import log_ranks, log_trial, parent_run
+from liquidity.search.grid import Trial
 
-TAGS = {tracking.SEARCH_KEY: "abc"}
+TAGS = {SEARCH_KEY: "abc"}
 
 
 def trial(trees=10, scores=(0.5, 0.7), seconds=0.25):
@@ -26,7 +30,7 @@ def trial(trees=10, scores=(0.5, 0.7), seconds=0.25):
 
 
 def parent(**tags):
-    return tracking.parent_run(experiment="e", params={"cv": 2}, tags=TAGS | tags)
+    return parent_run(experiment="e", params={"cv": 2}, tags=TAGS | tags)
 
 
 def interrupted(*trials):
@@ -34,7 +38,7 @@ def interrupted(*trials):
     try:
         with parent() as run:
             for each in trials:
-                tracking.log_trial(run, each)
+                log_trial(run, each)
             raise OSError("stop")
     except OSError:
         return run
@@ -51,7 +55,7 @@ def children(store):
 
 def dead_process_tag():
     """The tag of a process that has ended."""
-    code = "from liquidity.tracking import process_tag; print(process_tag())"
+    code = "from liquidity.processes import process_tag; print(process_tag())"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PROJECT
     )
@@ -60,10 +64,10 @@ def dead_process_tag():
 
 def test_a_trial_is_a_finished_child_with_the_contracts_names(store):
     with parent() as run:
-        tracking.log_trial(run, trial())
+        log_trial(run, trial())
         (child,) = children(store)
         assert child.info.status == "FINISHED", "while the parent still runs"
-        tracking.log_ranks(run, [trial()])
+        log_ranks(run, [trial()])
     (child,) = children(store)
     assert child.data.params == {
         "max_depth": "None", "min_samples_split": "2", "n_estimators": "10"
@@ -79,8 +83,8 @@ def test_a_trial_is_a_finished_child_with_the_contracts_names(store):
 
 def test_a_clock_that_steps_back_gives_no_negative_duration(store, monkeypatch):
     with parent() as run:
-        monkeypatch.setattr(tracking, "_now", lambda: run.info.start_time - 3_600_000)
-        tracking.log_trial(run, trial())
+        monkeypatch.setattr(tracking, "now", lambda: run.info.start_time - 3_600_000)
+        log_trial(run, trial())
         monkeypatch.setattr(time, "time", lambda: run.info.start_time / 1000 - 3600)
     for each in runs(store):
         assert each.info.end_time >= each.info.start_time
@@ -106,16 +110,16 @@ def test_a_trial_that_was_being_written_ends_with_its_parent(store, monkeypatch)
     try:
         with parent() as run:
             monkeypatch.setattr(mlflow.MlflowClient, "log_batch", stop)
-            tracking.log_trial(run, trial())
+            log_trial(run, trial())
     except KeyboardInterrupt:
         pass
     assert [child.info.status for child in children(store)] == ["KILLED"]
-    assert not tracking.finished_trials("abc", folds=2)
+    assert not finished_trials("abc", folds=2)
 
 
 def test_a_trial_whose_creation_was_sent_twice_is_no_second_finished_trial(store):
     with parent() as run:
-        tracking.log_trial(run, trial())
+        log_trial(run, trial())
         # The server wrote it, died before it could say so, and was asked again.
         store.create_run(run.info.experiment_id, tags={"mlflow.parentRunId": run.info.run_id})
     assert sorted(child.info.status for child in children(store)) == ["FAILED", "FINISHED"]
@@ -129,10 +133,10 @@ def test_a_model_that_was_being_written_fails_with_its_run(store):
 
 
 def test_a_model_that_a_killed_run_left_half_written_is_closed(store):
-    lost = store.create_run("0", tags=TAGS | {tracking.PROCESS: dead_process_tag()})
+    lost = store.create_run("0", tags=TAGS | {PROCESS: dead_process_tag()})
     half = store.create_logged_model("0", source_run_id=lost.info.run_id)
     other = store.create_logged_model("0", source_run_id=store.create_run("0").info.run_id)
-    tracking.close_dead_runs("abc")
+    close_dead_runs("abc")
     assert store.get_logged_model(half.model_id).status == LoggedModelStatus.FAILED
     assert store.get_logged_model(other.model_id).status == LoggedModelStatus.PENDING
 
@@ -151,7 +155,7 @@ def test_params_that_mlflow_run_has_logged_are_left_alone(store, monkeypatch):
 def test_doubles_come_back_with_every_bit(store):
     scores = (0.1 + 0.2, math.pi * 1e-300)
     interrupted(trial(scores=scores))
-    (found,) = tracking.finished_trials("abc", folds=2).values()
+    (found,) = finished_trials("abc", folds=2).values()
     assert found == trial(scores=scores)
 
 
@@ -161,69 +165,67 @@ def test_trials_of_unfinished_parents_are_found_and_of_finished_ones_not(store):
     half = store.create_run(failed.info.experiment_id, tags=tags)
     store.log_metric(half.info.run_id, "r2_fold_1", 0.5)
     with parent() as run:
-        tracking.log_trial(run, trial(30))
-    found = tracking.finished_trials("abc", folds=2)
+        log_trial(run, trial(30))
+    found = finished_trials("abc", folds=2)
     assert sorted(t.params["n_estimators"] for t in found.values()) == [10, 20]
-    assert not tracking.finished_trials("abc", folds=3), "a fold is missing"
-    assert not tracking.finished_trials("other", folds=2)
+    assert not finished_trials("abc", folds=3), "a fold is missing"
+    assert not finished_trials("other", folds=2)
 
 
 def test_runs_of_a_dead_process_are_closed(store):
-    dead = {tracking.PROCESS: dead_process_tag()}
+    dead = {PROCESS: dead_process_tag()}
     experiment = store.create_experiment("e")
     lost = store.create_run(experiment, tags=TAGS | dead)
     child = store.create_run(experiment, tags=dead | {"mlflow.parentRunId": lost.info.run_id})
-    assert tracking.close_dead_runs("abc") == [
-        f"Run {lost.info.run_id} was killed; it is FAILED now."
-    ]
+    assert close_dead_runs("abc") == [f"Run {lost.info.run_id} was killed; it is FAILED now."]
     for run in (lost, child):
         assert store.get_run(run.info.run_id).info.status == "FAILED"
 
 
 def test_runs_of_a_killed_but_unreaped_process_are_closed(store):
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    tag = f"{socket.gethostname()}/{process.pid}/{tracking._started(process.pid)}"
-    run = store.create_run("0", tags=TAGS | {tracking.PROCESS: tag})
-    tracking.close_dead_runs("abc")
+    tag = f"{socket.gethostname()}/{process.pid}/{_started(process.pid)}"
+    run = store.create_run("0", tags=TAGS | {PROCESS: tag})
+    close_dead_runs("abc")
     assert store.get_run(run.info.run_id).info.status == "RUNNING"
     os.kill(process.pid, signal.SIGKILL)
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # dead, and a zombie until waited
-    tracking.close_dead_runs("abc")
+    close_dead_runs("abc")
     assert store.get_run(run.info.run_id).info.status == "FAILED"
     process.communicate()
 
 
 def test_a_reused_process_id_is_not_mistaken_for_the_dead_one(store):
-    host, pid, started = tracking.process_tag().rsplit("/", 2)
-    run = store.create_run("0", tags=TAGS | {tracking.PROCESS: f"{host}/{pid}/{int(started) - 1}"})
-    tracking.close_dead_runs("abc")
+    host, pid, started = process_tag().rsplit("/", 2)
+    run = store.create_run("0", tags=TAGS | {PROCESS: f"{host}/{pid}/{int(started) - 1}"})
+    close_dead_runs("abc")
     assert store.get_run(run.info.run_id).info.status == "FAILED"
 
 
 def test_a_living_training_of_the_same_search_is_named_and_left_alone(store):
-    tag = f"{socket.gethostname()}/{os.getppid()}/{tracking._started(os.getppid())}"
-    run = store.create_run("0", tags=TAGS | {tracking.PROCESS: tag})
-    assert tracking.close_dead_runs("abc") == [f"Run {run.info.run_id} is doing this search too."]
+    tag = f"{socket.gethostname()}/{os.getppid()}/{_started(os.getppid())}"
+    run = store.create_run("0", tags=TAGS | {PROCESS: tag})
+    assert close_dead_runs("abc") == [f"Run {run.info.run_id} is doing this search too."]
     assert store.get_run(run.info.run_id).info.status == "RUNNING"
 
 
 @pytest.mark.parametrize(("hours", "status"), [(1, "RUNNING"), (25, "FAILED")])
 def test_a_run_of_another_machine_is_closed_after_a_day_of_silence(store, hours, status):
-    start = tracking._now() - hours * 3_600_000
-    tags = TAGS | {tracking.PROCESS: "elsewhere/1/1"}
+    start = now() - hours * 3_600_000
+    tags = TAGS | {PROCESS: "elsewhere/1/1"}
     run = store.create_run("0", start_time=start, tags=tags)
-    (note,) = tracking.close_dead_runs("abc")
+    (note,) = close_dead_runs("abc")
     assert run.info.run_id in note
     assert store.get_run(run.info.run_id).info.status == status
 
 
 def test_other_peoples_runs_are_never_touched(store):
     run = store.create_run("0", start_time=0)
-    assert tracking.close_dead_runs("abc") == []
+    assert close_dead_runs("abc") == []
     assert store.get_run(run.info.run_id).info.status == "RUNNING"
 
 
 def test_a_search_of_more_trials_than_a_page_holds_is_found(store, monkeypatch):
-    monkeypatch.setattr(tracking, "PAGE", 2)
+    monkeypatch.setattr(records, "PAGE", 2)
     interrupted(*(trial(trees) for trees in range(1, 6)))
-    assert len(tracking.finished_trials("abc", folds=2)) == 5
+    assert len(finished_trials("abc", folds=2)) == 5

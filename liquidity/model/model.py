@@ -1,12 +1,14 @@
 """The registered model: input rules, the compiled forest and its prediction interval.
 
 MLflow stores this file with the model and runs it at load ("models from code"), so it imports
-nothing of this package; what differs from model to model comes from the artifacts beside it.
+nothing of this package; what differs from model to model, its rules, threshold and coverage too,
+comes from the artifacts beside it.
 """
 
 import hashlib
 import json
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +18,12 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
 
-LARGEST = 1e18
 MANY = 1000  # rows that are worth sorting
 LONGEST = 80  # characters of a value in a message
-# column: (lowest value, whether the lowest itself is allowed)
-RULES = {"24h_volume": (0, True), "mkt_cap": (0, False), "1h": (-1, True), "price": (0, True)}
 
 
 class LiquidityModel(PythonModel):
-    """Four market values of a coin in, its liquidity, level and 90 % interval out."""
+    """Four market values of a coin in, its liquidity, level and prediction interval out."""
 
     def load_context(self, context):
         """Read the artifacts."""
@@ -35,11 +34,14 @@ class LiquidityModel(PythonModel):
         self._low, self._high = np.array(
             [self.metadata["training_ranges"][name] for name in self.features]
         ).T
+        # {column: [lowest value, whether the lowest itself is allowed]}; all are finite and at
+        # most `largest`.
+        self.rules, self.largest = self.metadata["rules"], self.metadata["largest"]
         # The rule "> lowest" is ">= the next number".
         self._lowest = np.array(
             [
                 low if included else np.nextafter(low, np.inf)
-                for low, included in (RULES[name] for name in self.features)
+                for low, included in (self.rules[name] for name in self.features)
             ]
         )
         vectors = (self._lowest, self._mean, self._scale, self._low, self._high)
@@ -111,7 +113,7 @@ class LiquidityModel(PythonModel):
         threshold = self._threshold(threshold)
         row, in_range = [], True
         for value, (lowest, mean, scale, low, high) in zip(values, self._columns, strict=True):
-            if not lowest <= value <= LARGEST:
+            if not lowest <= value <= self.largest:
                 columns = {name: [v] for name, v in zip(self.features, values, strict=True)}
                 self.check(self.parse(columns), columns)
             row.append((value - mean) / scale)
@@ -130,9 +132,9 @@ class LiquidityModel(PythonModel):
     def _threshold(self, threshold):
         if threshold is None:
             return self.metadata["threshold"]
-        if type(threshold) not in (float, int) or not abs(threshold) <= LARGEST:
+        if type(threshold) not in (float, int) or not abs(threshold) <= self.largest:
             raise _invalid(
-                f"params, threshold: expected a finite number <= {LARGEST:g}, "
+                f"params, threshold: expected a finite number <= {self.largest:g}, "
                 f"got {_shown(threshold)}"
             )
         return threshold
@@ -145,7 +147,8 @@ class LiquidityModel(PythonModel):
         try:
             X = self.parse(model_input)
             self.check(X, model_input)
-            return pd.DataFrame(self.answer(X, threshold))
+            # Whoever assigns the answer to the columns of a filtered frame relies on its index.
+            return pd.DataFrame(self.answer(X, threshold), index=model_input.index)
         except MlflowException:
             raise
         except Exception as error:  # MLflow's server would answer with a stack trace
@@ -164,13 +167,13 @@ class LiquidityModel(PythonModel):
         names = list(columns)
         for name in self.features:
             if (count := names.count(name)) != 1:
-                found = "stands there more than once" if count else "missing"
+                found = "given more than once" if count else "missing"
                 raise _invalid(f"column {name}: {found}; expected {', '.join(self.features)}")
         return np.column_stack([_numbers(columns[name]) for name in self.features])
 
     def broken(self, X):
         """Which values break their rule, boolean of the shape of X (rows, 4)."""
-        return ~((self._lowest <= X) & (LARGEST >= X))
+        return ~((self._lowest <= X) & (self.largest >= X))
 
     def check(self, X, columns=None):
         """Raise INVALID_PARAMETER_VALUE with row, column, rule and value where X breaks a rule.
@@ -190,10 +193,10 @@ class LiquidityModel(PythonModel):
     def problem(self, name, value):
         """What is wrong with a value that breaks the rule of column `name`, in one clause."""
         value = value.item() if isinstance(value, np.generic) else value
-        lowest, included = RULES[name]
+        lowest, included = self.rules[name]
         return (
-            f"column {name}: expected a finite number {'>=' if included else '>'} {lowest} and "
-            f"<= {LARGEST:g}, got {_shown(value)}"
+            f"column {name}: expected a finite number {'>=' if included else '>'} {lowest:g} and "
+            f"<= {self.largest:g}, got {_shown(value)}"
         )
 
 
@@ -214,7 +217,7 @@ def _is_number_or_text(value):
     if isinstance(value, (bool, np.bool_)):
         return False
     if isinstance(value, int):  # Python's own may be too large for a float
-        return abs(value) <= LARGEST
+        return abs(value) <= sys.float_info.max
     return isinstance(value, (float, str, np.integer, np.floating))
 
 

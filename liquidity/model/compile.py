@@ -1,27 +1,17 @@
-"""From a fitted pipeline to the files of the registered model, compared with the pipeline."""
+"""A fitted forest as an ONNX graph, compared with scikit-learn's own answers."""
 
-import hashlib
-import json
 from dataclasses import dataclass
 
 import numpy as np
 import onnx
 import onnxruntime
-import skops.io
 from onnx import TensorProto, helper, numpy_helper
 
-from liquidity.evaluation import COVERAGE, EPSILON
-from liquidity.features import FEATURES, THRESHOLD
-from liquidity.store import FORMAT
+from liquidity.errors import ParityError
 
 # Sums in another order differ in the fifteenth digit; a wrong branch differs in the first.
 TOLERANCE = 1e-9
 THRESHOLD_POINTS = 20_000
-EXAMPLES = 20
-
-
-class ParityError(RuntimeError):
-    """The compiled forest does not score as the pipeline does."""
 
 
 @dataclass(frozen=True)
@@ -31,23 +21,6 @@ class Parity:
     rows: float
     thresholds: float
     relative: float
-
-
-def write_artifacts(folder, pipeline, train, *, quantile, data_digest):
-    """Write pipeline.skops, forest.onnx and metadata.json; returns their paths by name."""
-    paths = {
-        "pipeline": folder / "pipeline.skops",
-        "forest": folder / "forest.onnx",
-        "metadata": folder / "metadata.json",
-    }
-    skops.io.dump(pipeline, paths["pipeline"])
-    forest = compile_forest(pipeline[-1])
-    paths["forest"].write_bytes(forest)
-    metadata = build_metadata(pipeline, train, quantile=quantile, data_digest=data_digest)
-    # A forest and a metadata file that do not belong together would score, and be wrong.
-    metadata["forest_sha256"] = hashlib.sha256(forest).hexdigest()
-    paths["metadata"].write_text(json.dumps(metadata, indent=2) + "\n")
-    return {name: str(path) for name, path in paths.items()}
 
 
 def compile_forest(forest):
@@ -141,35 +114,6 @@ def check_parity(pipeline, onnx_bytes, X):
             f"expected at most {TOLERANCE:g}. Nothing was registered."
         )
     return parity
-
-
-def build_metadata(pipeline, train, *, quantile, data_digest):
-    """All that the model knows beside its forest, as one JSON object."""
-    scaler = pipeline[0]
-    order = train["24h_volume"].rank(method="first", ascending=False)
-    wanted = np.unique(np.linspace(1, len(train), EXAMPLES).round())
-    examples = train[order.isin(wanted)].sort_values("24h_volume", ascending=False)
-    return {
-        "format": FORMAT,
-        "features": FEATURES,
-        "target": "liquidity = 24h_volume / mkt_cap of the same snapshot",
-        "threshold": THRESHOLD,
-        "scaler": {"mean": scaler.mean_.tolist(), "scale": scaler.scale_.tolist()},
-        "interval": {"coverage": COVERAGE, "quantile": quantile, "epsilon": EPSILON},
-        "training_ranges": {name: _usual_range(train[name].to_numpy()) for name in FEATURES},
-        "training_rows": len(train),
-        "data_digest": data_digest,
-        "examples": [
-            {"coin": row["coin"], "values": [row[name] for name in FEATURES]}
-            for row in examples.to_dict("records")
-        ],
-    }
-
-
-def _usual_range(values):
-    """0.1 % to 99.9 % of the training rows, so that one absurd row does not widen it."""
-    low = np.quantile(values, 0.001, method="lower")
-    return [float(low), float(np.quantile(values, 0.999, method="higher"))]
 
 
 def _threshold_points(forest, scaled):

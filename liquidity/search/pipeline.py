@@ -64,6 +64,6 @@ def _grid_values(name, text):
                 f"{part!r} in {text!r}"
             )
         if value in values:
-            raise ValueError(f"{name}: {part!r} stands there twice in {text!r}")
+            raise ValueError(f"{name}: {part!r} is given twice in {text!r}")
         values.append(value)
     return values

@@ -5,25 +5,23 @@ import hashlib
 import numpy as np
 import pandas as pd
 
-from liquidity.market import (
-    CHANGE_1H,
+from liquidity.contract import (
+    EPSILON,
+    FEATURES,
     KEYS,
     LARGEST,
+    LEVEL,
     MARKET_CAP,
-    PRICE,
+    RATIO,
+    TARGET,
+    THRESHOLD,
     VOLUME,
-    MarketDataError,
 )
-
-# The order counts: a forest draws its random numbers by column position.
-FEATURES = [VOLUME, MARKET_CAP, CHANGE_1H, PRICE]
-TARGET = "liquidity"
-LEVEL = "liquidity_level"
-THRESHOLD = 0.5  # above it a coin's liquidity is High
+from liquidity.errors import MarketDataError
 
 
 def turnover(frame):
-    """24h_volume / mkt_cap, dimensionless: the share of a coin's value that changed hands."""
+    """RATIO, dimensionless: the share of a coin's value that changed hands."""
     return frame[VOLUME] / frame[MARKET_CAP]
 
 
@@ -39,8 +37,8 @@ def target(frame):
     if beyond.size:
         row = frame.iloc[beyond[0]]
         raise MarketDataError(
-            f"{row.coin} on {row.date:%Y-%m-%d}: 24h_volume / mkt_cap is {values.iloc[beyond[0]]}"
-            f" ({beyond.size} such rows); expected at most {LARGEST:g}: mend {MARKET_CAP}."
+            f"{row.coin} on {row.date:%Y-%m-%d}: {RATIO} is {values.iloc[beyond[0]]}"
+            f" ({beyond.size} such rows); expected at most {LARGEST:g}: correct {MARKET_CAP}."
         )
     return values.rename(TARGET)
 
@@ -48,7 +46,7 @@ def target(frame):
 def build_table(frame):
     """The cleaned, reduced table: date, coin, the four features, liquidity and liquidity_level.
 
-    `liquidity_level` is 1 where liquidity > 0.5. Raises MarketDataError as `target` does.
+    `liquidity_level` is 1 where liquidity is above THRESHOLD. Raises MarketDataError as `target` does.
     """
     table = frame[[*reversed(KEYS), *FEATURES]].copy()
     table[TARGET] = target(frame)
@@ -59,6 +57,28 @@ def build_table(frame):
 def inputs_and_target(table):
     """X of shape (rows, 4) in the order of FEATURES and y of shape (rows,), both float64."""
     return table[FEATURES].to_numpy(float), table[TARGET].to_numpy(float)
+
+
+def describe_target(table):
+    """What the column liquidity of these rows is, checked on them, as metadata of a model.
+
+    A file's own liquidity is a ratio too where it is one to a thousandth in every row, on the
+    scale of log(liquidity + EPSILON).
+    """
+    y, ratio = table[TARGET], turnover(table)
+    unlike = int((np.abs(np.log((y + EPSILON) / (ratio + EPSILON))) > 1e-3).sum())
+    if unlike:
+        said = (
+            f"column {TARGET} of the files, not the ratio {RATIO} (unlike it in {unlike:,} of "
+            f"{len(table):,} rows)"
+        )
+    else:
+        said = f"{TARGET} = {RATIO} of the same row"
+    return {
+        "target": said,
+        "target_is_ratio": not unlike,
+        "target_range": [float(y.min()), float(y.max())],
+    }
 
 
 def digest(table):

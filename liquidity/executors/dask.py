@@ -25,7 +25,8 @@ from weakref import WeakSet
 
 import numpy as np
 
-LOCAL = "local"
+from liquidity.errors import ClusterError, WorkerLost
+
 CONNECT_SECONDS = 5
 PREPARE_SECONDS = 60  # for all workers to answer and to import what a job needs, from a slow disk
 WORKER_SECONDS = 30  # without any worker for so long, a job is given up
@@ -34,14 +35,6 @@ TALKING = ("dask", "distributed", "cloudpickle")
 # and these for the same digits.
 TRAINING = (*TALKING, "numpy", "scipy", "scikit-learn", "joblib")
 SCORING = (*TALKING, "numpy", "pandas", "pyarrow", "mlflow", "onnxruntime")
-
-
-class ClusterError(Exception):
-    """The cluster cannot be used; the message names it and the cure."""
-
-
-class ClusterLost(Exception):
-    """The cluster went away in the middle of a job."""
 
 
 class ClusterExecutor:
@@ -62,7 +55,7 @@ class ClusterExecutor:
         """Call `function` of this package on a worker; returns a concurrent.futures.Future.
 
         Arrays, and what `send` has returned, go to the cluster once. The future raises this
-        package's errors as they were raised there, and ClusterLost.
+        package's errors as they were raised there, and WorkerLost.
         """
         args = [self.send(a) if isinstance(a, np.ndarray) else a for a in args]
         remote = {n: a.remote for n, a in enumerate(args) if isinstance(a, Sent)}
@@ -116,7 +109,7 @@ def cluster_executor(address, *, module, packages, console):
     """Yields a ClusterExecutor on the Dask scheduler at `address` for functions of `module`.
 
     Raises ClusterError where the cluster cannot be used, before it computes anything, and
-    ClusterLost where it goes away later. A worker that dies is none of both: others do its tasks.
+    WorkerLost where it goes away later. A worker that dies is none of both: others do its tasks.
     """
     distributed = _import_distributed()
     expected = {package: installed(package) for package in packages}
@@ -159,7 +152,7 @@ def _import_distributed():
     try:
         import distributed
     except ImportError as error:
-        pins = Path(__file__).parents[1] / "requirements-dev.txt"
+        pins = Path(__file__).parents[2] / "requirements-dev.txt"
         tested = re.search("^distributed(==.+)", pins.read_text() if pins.exists() else "", re.M)
         raise ClusterError(
             "Dask is not installed here: pip install "
@@ -253,12 +246,14 @@ def _problems(client, expected, code, module):
 
 def _archive():
     """This package's code as the bytes of a zip file, and their digest."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as file:
-        for path in sorted(package.glob("*.py")):
+        for path in sorted(package.rglob("*.py")):
             # The same code is the same file: no dates in it.
-            file.writestr(zipfile.ZipInfo(f"{package.name}/{path.name}"), path.read_bytes())
+            file.writestr(
+                zipfile.ZipInfo(f"{package.name}/{path.relative_to(package)}"), path.read_bytes()
+            )
     return hashlib.sha256(archive.getvalue()).hexdigest(), archive.getvalue()
 
 
@@ -266,10 +261,10 @@ def _settle(future, address, outcome):
     """Give a future of `submit` what came of its task."""
     with suppress(InvalidStateError):  # given up before
         if outcome.cancelled():
-            future.set_exception(ClusterLost(f"the scheduler at {address} went away"))
+            future.set_exception(WorkerLost(f"the scheduler at {address} went away"))
         elif error := outcome.exception():
             if type(error).__name__ == "KilledWorker":
-                error = ClusterLost(
+                error = WorkerLost(
                     f"several workers of {address} died at the same task, perhaps for want of "
                     "memory"
                 )
@@ -298,7 +293,7 @@ def _call(call, code, *remote):
         args[position] = value
     loaded, error = _load(code, module)
     if error:  # a worker that came in the middle of the job
-        return None, ("liquidity.cluster", "ClusterLost", f"worker {get_worker().address} {error}")
+        return None, ("liquidity.errors", "WorkerLost", f"worker {get_worker().address} {error}")
     try:
         return getattr(loaded, name)(*args, **kwargs), None
     except Exception as error:
@@ -390,5 +385,5 @@ def _give_up_without_workers(client, executor, ended, address):
             for future in list(executor.pending):
                 with suppress(InvalidStateError):
                     future.set_exception(
-                        ClusterLost(f"there was no worker at {address} for {WORKER_SECONDS} s")
+                        WorkerLost(f"there was no worker at {address} for {WORKER_SECONDS} s")
                     )

@@ -4,11 +4,10 @@ from rich.box import SIMPLE
 from rich.table import Table
 from rich.text import Text
 
-from liquidity.features import TARGET
-from liquidity.formatting import short_numbers
-from liquidity.market import MARKET_CAP, VOLUME
+from liquidity.contract import COIN, MARKET_CAP, TARGET, VOLUME, percent
+from liquidity.report.formatting import short_numbers
 
-SCORED = ["coin", TARGET, "level", "lower", "upper", "in_range", VOLUME, MARKET_CAP]
+SCORED = [COIN, TARGET, "level", "lower", "upper", "in_range", VOLUME, MARKET_CAP]
 
 
 def both_ends(frame, count):
@@ -31,25 +30,26 @@ def rank_scores(scored, *, top):
     """
     ordered = scored.sort_values("date", kind="stable") if "date" in scored else scored
     known = ordered[ordered[TARGET].notna()]
-    return both_ends(known.drop_duplicates("coin", keep="last"), top)[SCORED]
+    return both_ends(known.drop_duplicates(COIN, keep="last"), top)[SCORED]
 
 
-def as_table(ranked, *, top):
-    """What `rank_scores` returned, for a terminal."""
+def as_table(ranked, *, top, coverage=None):
+    """What `rank_scores` returned, for a terminal; `coverage` is that of the interval, if known."""
     coins = len(ranked)
     table = Table(
         title=f"The {min(top, coins)} most and the {max(0, coins - top)} least liquid coins",
         title_justify="left",
         box=SIMPLE,
     )
-    for name in ("rank", "coin", TARGET, "level", "90 % interval", "in range"):
-        left = name in ("coin", "level")
+    interval = f"{percent(coverage)} interval" if coverage else "interval"
+    for name in ("rank", COIN, TARGET, "level", interval, "in range"):
+        left = name in (COIN, "level")
         # What is too long ends in dots, so that a coin is a line on a terminal of 80 columns too.
         table.add_column(name, justify="left" if left else "right", no_wrap=True)
     for rank, row in short_numbers(ranked).iterrows():
-        interval = f"{row['lower']} - {row['upper']}"
         in_range = "yes" if row["in_range"].lower() == "true" else "no"
-        cells = [row["coin"], row[TARGET], row["level"], interval, in_range]
+        ends = f"{row['lower']} - {row['upper']}"
+        cells = [row[COIN], row[TARGET], row["level"], ends, in_range]
         # Text: a coin's name may hold what looks like markup.
         table.add_row(f"{rank:,}", *map(Text, cells), end_section=rank == top)
     return table

@@ -7,26 +7,19 @@ No forest is ever held in memory: a tree is grown, asked and dropped.
 """
 
 import hashlib
-import os
-import signal
 import time
 from collections import defaultdict
 from concurrent.futures import as_completed
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import active_children
 
 import numpy as np
 import sklearn
-from joblib import effective_n_jobs
-from joblib.externals.loky import ProcessPoolExecutor
 from scipy.stats import rankdata
 from sklearn.metrics import r2_score
 from sklearn.model_selection import ParameterGrid
 from sklearn.tree import DecisionTreeRegressor
 
-from liquidity.pipeline import FOREST, with_forest_params
-from liquidity.processes import exit_with_parent
+from liquidity.search.pipeline import FOREST, with_forest_params
 
 SIZE = "n_estimators"
 
@@ -182,27 +175,6 @@ def search_key(pipeline, X, y, *, folds):
         digest.update(f"{array.dtype} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array))
     return digest.hexdigest()
-
-
-@contextmanager
-def local_executor(n_jobs):
-    """`n_jobs` worker processes (-1: one per core) that end with this one, however it ends."""
-    others = set(active_children())
-    executor = ProcessPoolExecutor(
-        max_workers=effective_n_jobs(n_jobs), initializer=exit_with_parent, initargs=(os.getpid(),)
-    )
-    executor.submit(os.getpid)  # all workers start now and import while the caller prepares
-    try:
-        yield executor
-    except BaseException:
-        # The executor would wait for its running tasks; its own way to kill them fails with
-        # tasks pending.
-        for worker in set(active_children()) - others:
-            with suppress(ProcessLookupError):
-                os.kill(worker.pid, signal.SIGKILL)
-        raise
-    finally:
-        executor.shutdown()
 
 
 def _key(params):

@@ -1,96 +1,70 @@
-"""The MLflow store as its readers see it: whether it can be used, and the model found there.
-
-Scoring needs no more of MLflow than this, and nothing here needs scikit-learn.
-"""
+"""Fetch a registered model, check that it is one of this project's, and load it."""
 
 import ctypes
-import fcntl
 import hashlib
 import json
-import logging
-import os
 import sys
 import tempfile
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import mlflow
 import numpy as np
-import sqlalchemy
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
-from liquidity.features import FEATURES, THRESHOLD
+from liquidity.contract import CHAMPION, FEATURES, MODEL_NAME
+from liquidity.errors import ModelError, first_line
+from liquidity.runs.store import check_store
 
-MODEL_NAME = "crypto-liquidity"
-CHAMPION = "champion"
 # All that is fetched of a model.
 FILES = ("MLmodel", "model.py", "artifacts/forest.onnx", "artifacts/metadata.json")
-# sha256 of every liquidity/model.py whose models this server may run, the newest last.
-KNOWN_CODE = ("e45dbe93e3515b1ebdf604654e3ff3da8849c259d1cd5c976e9a4c69b7274937",)
-FORMAT = 2  # of the model's metadata and methods; a reader refuses a number it does not know
-SIGNATURE = ModelSignature(
-    inputs=Schema([ColSpec("double", name) for name in FEATURES]),
-    outputs=Schema(
-        [
-            ColSpec("double", "liquidity"),
-            ColSpec("string", "level"),
-            ColSpec("double", "lower"),
-            ColSpec("double", "upper"),
-            ColSpec("boolean", "in_range"),
-        ]
-    ),
-    params=ParamSchema([ParamSpec("threshold", "double", THRESHOLD)]),
-)
 
 
-class TrackingError(RuntimeError):
-    """The tracking store cannot be used; the message names its URI."""
-
-
-class ModelError(RuntimeError):
-    """The model cannot be used; the message names it and the cure."""
-
-
-def quieten_mlflow():
-    """Keep MLflow's migrations, tracebacks and a link per trial out of the progress bar's way."""
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    # A database error is logged with three tracebacks, and raised as well.
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-
-
-def check_store():
-    """Fail now, within seconds, if the tracking store or the registry cannot be used.
-
-    Left alone, MLflow tries an unreachable server for four minutes and an SQLite file that
-    cannot be opened for two.
+@dataclass(frozen=True)
+class Kind:
+    """What models of one kind have in common. The default of a parameter is no part of it: a
+    champion that was trained with another threshold goes on serving with its own.
     """
-    uris = dict.fromkeys([mlflow.get_tracking_uri(), mlflow.get_registry_uri()])
-    try:
-        with ExitStack() as stack:
-            for uri in uris:
-                stack.enter_context(_checked_sqlite(uri))
-            stack.enter_context(brief_requests())
-            client = mlflow.MlflowClient()
-            client.search_experiments(max_results=1)
-            client.search_registered_models(max_results=1)
-    except Exception as error:  # from SQLAlchemy, sqlite3, the file system or HTTP
-        raise TrackingError(
-            f"The MLflow store at {' and '.join(uris)} cannot be used: {first_line(error)}. Start "
-            "the server, make the file writable, or set MLFLOW_TRACKING_URI to a store that works."
-        ) from error
+
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+    params: dict[str, str]
+    # The sha256 of every model.py that this project has shipped, the newest last, and the format
+    # of the metadata that it reads.
+    code: dict[str, int]
+
+    @property
+    def newest_format(self):
+        """The format of metadata that the newest model.py reads."""
+        return list(self.code.values())[-1]
+
+    def signature(self, **defaults):
+        """The MLflow signature of a model of this kind with these defaults of its parameters."""
+        return ModelSignature(
+            Schema([ColSpec(type_, name) for name, type_ in self.inputs.items()]),
+            Schema([ColSpec(type_, name) for name, type_ in self.outputs.items()]),
+            ParamSchema([ParamSpec(n, type_, defaults[n]) for n, type_ in self.params.items()]),
+        )
 
 
-@contextmanager
-def brief_requests():
-    """Wait for an MLflow server for seconds; by itself MLflow tries for four minutes."""
-    with _environment(MLFLOW_HTTP_REQUEST_MAX_RETRIES="1", MLFLOW_HTTP_REQUEST_TIMEOUT="10"):
-        yield
+SAME_DAY = Kind(
+    inputs=dict.fromkeys(FEATURES, "double"),
+    outputs={
+        "liquidity": "double", "level": "string", "lower": "double", "upper": "double",
+        "in_range": "boolean",
+    },
+    params={"threshold": "double"},
+    code={
+        "e45dbe93e3515b1ebdf604654e3ff3da8849c259d1cd5c976e9a4c69b7274937": 2,
+        "0cd3a077d5016a4756d401e317326c026db7d2a5d884b2aec895dda3dd1abd10": 3,
+    },
+)  # fmt: skip
+KINDS = {"same-day": SAME_DAY}
 
 
 def champion_version(name):
@@ -167,20 +141,28 @@ def load_checked(folder):
 
 
 def _check_kind(folder):
+    """The model's description and its Kind; raises ModelError."""
     try:
         described = Model.load(str(folder))
+        columns = _columns(described.signature)
     except Exception as error:  # MLflow raises what YAML and its own classes raise
         raise ModelError(f"it is no model of this project ({first_line(error)})") from error
-    if described.signature != SIGNATURE:
-        raise ModelError(
-            "it is of another kind: expected the signature of a liquidity model; name one that "
-            "train.py has registered"
-        )
-    return described
+    for kind in KINDS.values():
+        # By way of a signature of MLflow's own, which knows what is left out of a short form.
+        if columns == _columns(kind.signature(**dict.fromkeys(kind.params, 0.0))):
+            return described, kind
+    raise ModelError(
+        "its columns are not those of a liquidity model: name one that train.py has registered"
+    )
+
+
+def _columns(signature):
+    params = [(param.name, param.dtype, param.shape) for param in signature.params or ()]
+    return signature.inputs.to_dict(), signature.outputs.to_dict(), params
 
 
 def _check_files(folder):
-    described = _check_kind(folder)
+    described, kind = _check_kind(folder)
     try:
         flavor = described.flavors["python_function"]
         artifacts = [flavor["artifacts"][name]["path"] for name in ("forest", "metadata")]
@@ -197,14 +179,15 @@ def _check_files(folder):
         raise ModelError(f"it is no model of this project ({first_line(error)})") from error
     if loads_more:
         raise ModelError("loading it would run or read more than this project's model.py")
-    if code not in KNOWN_CODE:
+    if code not in kind.code:
         raise ModelError(
             f"its model.py (sha256 {code[:12]}...) is none that this project shipped; use the "
             "version of this project that trained it, or train again"
         )
-    if metadata.get("format") != FORMAT:
+    if metadata.get("format") != kind.code[code]:
         raise ModelError(
-            f"its metadata has format {metadata.get('format')!r}, expected {FORMAT}; train again"
+            f"its metadata has format {metadata.get('format')!r}, expected {kind.code[code]}; "
+            "train again"
         )
 
 
@@ -245,54 +228,3 @@ def _no_bytecode():
         yield
     finally:
         sys.dont_write_bytecode = before
-
-
-def first_line(error):
-    """What an exception says first, to stand within a sentence.
-
-    SQLAlchemy wraps a database's own sentence in the statement and links.
-    """
-    error = next((e.orig for e in (error, error.__cause__) if hasattr(e, "orig")), error)
-    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
-
-
-@contextmanager
-def _checked_sqlite(uri):
-    """Write to an SQLite store and take it back; SQLite locks a read-only one without a word.
-
-    Until the with block ends the store's folder is locked: of two jobs that make the same new
-    store at once, MLflow's migrations fail one.
-    """
-    if not uri.startswith("sqlite:"):
-        yield
-        return
-    engine = sqlalchemy.create_engine(uri, connect_args={"timeout": 5})
-    path = Path((engine.url.database or "").removeprefix("file:"))
-    if not path.parent.exists():  # MLflow makes a folder that is missing, or fails at once
-        yield
-        return
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        with closing(engine.raw_connection()) as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            connection.execute("CREATE TABLE can_it_be_written (x)")
-            connection.rollback()
-        engine.dispose()
-        yield
-    finally:
-        os.close(folder)
-
-
-@contextmanager
-def _environment(**settings):
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

@@ -1,0 +1,78 @@
+"""What the job, the registered model, the server and their texts have to agree on.
+
+Imports the standard library only: whoever needs a name or a limit should wait for nothing else.
+A text that speaks of a registered model takes the model's own numbers, from its metadata.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a number in a column may be: from `lowest` on, which counts only if `included`."""
+
+    lowest: float
+    included: bool = True
+
+    def __str__(self):
+        return f"a number {'>=' if self.included else '>'} {self.lowest:g}"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A number column: its rule, and how people are told about it."""
+
+    label: str
+    unit: str
+    hint: str
+    rule: Rule
+
+
+# Columns of a snapshot file.
+COIN, DATE, SYMBOL = "coin", "date", "symbol"
+PRICE, VOLUME, MARKET_CAP = "price", "24h_volume", "mkt_cap"
+CHANGE_1H = "1h"
+CHANGES = [CHANGE_1H, "24h", "7d"]
+TARGET, LEVEL = "liquidity", "liquidity_level"
+KEYS = [COIN, DATE]
+NUMBERS = [PRICE, *CHANGES, VOLUME, MARKET_CAP, TARGET]
+COLUMNS = [DATE, COIN, SYMBOL, *NUMBERS]
+ALIASES = {"volume": VOLUME}
+FRACTION = "fraction"
+CHANGE_RULE = Rule(-1)
+
+# The model's inputs. Their order counts: a forest draws its random numbers by column position.
+INPUTS = {
+    VOLUME: Column("24 h volume", "USD", "traded in the last 24 hours, such as 8300000", Rule(0)),
+    MARKET_CAP: Column(
+        "Market cap",
+        "USD",
+        "all coins at today's price, such as 212000000",
+        Rule(0, included=False),
+    ),
+    CHANGE_1H: Column("1 h change", FRACTION, "of the price; 0.022 is 2.2 %", CHANGE_RULE),
+    PRICE: Column("Price", "USD", "of one coin, such as 1.09", Rule(0)),
+}
+FEATURES = list(INPUTS)
+LARGEST = 1e18  # no price, volume or capitalisation in USD comes near it
+
+# The target.
+RATIO = f"{VOLUME} / {MARKET_CAP}"
+THRESHOLD = 0.5  # above it a coin's liquidity is High
+HIGH, LOW = "High", "Low"
+# Liquidity below about a thousandth of the capitalisation is as good as none; the offset keeps
+# the logarithm of a zero volume finite.
+EPSILON = 1e-3
+COVERAGE = 0.9  # of the prediction interval
+
+# The registry.
+MODEL_NAME = "crypto-liquidity"
+CHAMPION, CHALLENGER = "champion", "challenger"
+CHAMPION_URI = f"models:/{MODEL_NAME}@{CHAMPION}"
+
+CLEANED_DATA = "cleaned_data.csv"  # of every run, beside its model
+
+
+def percent(share):
+    """A share as a text has it: 0.9 is "90 %", 0.925 is "92.5 %"."""
+    return f"{100 * share:.4g} %"

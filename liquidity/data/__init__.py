@@ -1,0 +1,1 @@
+"""Market data: files to cells, cells to checked frames, frames to tables to learn from."""

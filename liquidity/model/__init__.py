@@ -1,0 +1,1 @@
+"""The registered model: made, checked, loaded, compared."""

@@ -1,0 +1,1 @@
+"""What people look at: figures, tables, rankings, numbers as people write them."""

@@ -1,0 +1,1 @@
+"""Runs in the MLflow store: can it be used, what is written, what crashes left."""

@@ -1,0 +1,115 @@
+"""The experiment in MLflow: one parent run, and a child run per trial."""
+
+import os
+from contextlib import contextmanager, suppress
+
+import mlflow
+import pandas as pd
+from mlflow.entities import Metric, Param, RunStatus
+from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
+
+from liquidity.processes import process_tag
+from liquidity.runs import store
+from liquidity.runs.records import (
+    FOLD_METRIC,
+    PROCESS,
+    RESUMED_FROM,
+    children_of,
+    end_run,
+    end_unfinished,
+    now,
+    trial_key,
+)
+from liquidity.search.grid import ranks
+
+
+@contextmanager
+def parent_run(*, experiment, params, tags):
+    """The job's run: FINISHED, or KILLED after Ctrl-C and SIGTERM, or FAILED, never RUNNING;
+    what was being written then, a trial or the model, ends with it. Where the server is gone,
+    the next job's `close_dead_runs` ends it.
+
+    Under `mlflow run` it is the run that MLflow made, in the experiment that it chose.
+    """
+    if "MLFLOW_RUN_ID" not in os.environ:
+        mlflow.set_experiment(experiment)
+    run = mlflow.start_run(tags=tags | {PROCESS: process_tag()})
+    status = RunStatus.FAILED
+    try:
+        # `mlflow run` has logged its parameters already, as typed; a param cannot be changed.
+        mlflow.log_params({k: v for k, v in params.items() if k not in run.data.params})
+        yield run
+        status = RunStatus.FINISHED
+    except KeyboardInterrupt:
+        status = RunStatus.KILLED
+        raise
+    finally:
+        if status == RunStatus.FINISHED:
+            _end_job(run, status)
+        else:  # perhaps for want of the server: the first error is the one to tell, and soon
+            with store.brief_requests(), suppress(MlflowException):
+                _end_job(run, status)
+
+
+def _end_job(run, status):
+    client, ended = mlflow.MlflowClient(), RunStatus.to_string(status)
+    mlflow.end_run(ended)
+    if now() < run.info.start_time:  # the clock was set back meanwhile
+        end_run(client, run, ended)
+    # Beside a finished search only a run whose creation was sent twice can be left open: the
+    # server had died before it could answer the first time.
+    end_unfinished(client, run, "KILLED" if status == RunStatus.KILLED else "FAILED")
+
+
+def log_trial(parent, trial, *, resumed_from=None):
+    """Write one trial as a finished child run of `parent`."""
+    client = mlflow.MlflowClient()
+    end = now()
+    start = end - int(1000 * trial.fit_seconds)
+    name = "{n_estimators} trees, depth {max_depth}, split {min_samples_split}"
+    tags = {
+        MLFLOW_PARENT_RUN_ID: parent.info.run_id,
+        MLFLOW_RUN_NAME: name.format(**trial.params),
+        PROCESS: process_tag(),
+        **{k: v for k, v in parent.data.tags.items() if k in ("mlflow.user", "mlflow.source.name")},
+        **({RESUMED_FROM: resumed_from} if resumed_from else {}),
+    }
+    child = client.create_run(parent.info.experiment_id, start_time=start, tags=tags)
+    client.log_batch(
+        child.info.run_id,
+        metrics=[Metric(key, value, end, 0) for key, value in trial_metrics(trial).items()],
+        params=[Param(key, str(value)) for key, value in trial.params.items()],
+    )
+    client.set_terminated(child.info.run_id, end_time=end)
+
+
+def log_ranks(parent, trials):
+    """Add `rank` to the trials' runs: it is known when the last trial is."""
+    client = mlflow.MlflowClient()
+    run_ids = {trial_key(child): child.info.run_id for child in children_of(client, parent)}
+    for trial, rank in zip(trials, ranks(trials), strict=True):
+        client.log_metric(run_ids[trial.key], "rank", rank)
+
+
+def trials_table(trials):
+    """One row per trial, best first, with the columns that the child runs have."""
+    rows = [
+        {
+            "rank": rank,
+            **{name: str(value) for name, value in trial.params.items()},
+            **trial_metrics(trial),
+        }
+        for trial, rank in zip(trials, ranks(trials), strict=True)
+    ]
+    return pd.DataFrame(rows).sort_values("rank", kind="stable")
+
+
+def trial_metrics(trial):
+    """A trial's metrics by their MLflow names."""
+    return {
+        "r2": trial.r2,
+        "r2_std": trial.r2_std,
+        **{f"{FOLD_METRIC}{n}": score for n, score in enumerate(trial.fold_scores, 1)},
+        "fit_seconds": trial.fit_seconds,
+    }

@@ -1,0 +1,1 @@
+"""Rows or files in, the same rows with their scores out (python -m liquidity.scoring)."""

@@ -1,0 +1,8 @@
+"""The program `python -m liquidity.scoring`."""
+
+import sys
+
+from liquidity.scoring.job import main
+
+if __name__ == "__main__":
+    sys.exit(main())

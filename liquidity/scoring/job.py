@@ -1,0 +1,180 @@
+"""The scoring job: which files, by which model, here or on a cluster."""
+
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+from mlflow.exceptions import MlflowException
+from rich.console import Console
+
+from liquidity.command import Parser, run, whole_number
+from liquidity.contract import CHAMPION_URI, COIN
+from liquidity.data.readers import column_name
+from liquidity.errors import MarketDataError
+from liquidity.executors import LOCAL
+from liquidity.model.loading import fetched_model
+from liquidity.progress import rows_progress
+from liquidity.runs.store import check_store, quieten_mlflow
+from liquidity.scoring.files import (
+    SUFFIXES,
+    find_columns,
+    open_source,
+    refuse_existing,
+    score_file,
+    unscored,
+)
+from liquidity.scoring.remote import score_on_cluster
+
+PROG = "liquidity.scoring"
+
+
+def main(argv=None):
+    """Score files; returns the exit code: 0, 1 (failed), 2 (bad input) or 130 (stopped)."""
+    args = parse_arguments(argv)
+    quieten_mlflow()
+    return run(
+        PROG,
+        lambda: score(args, Console()),
+        failures=(MlflowException, pa.ArrowException),
+        afterwards="Nothing half-written is left; the same command does what is missing.",
+    )
+
+
+def parse_arguments(argv):
+    """The settings; leaves with exit code 2 and one sentence where they make no sense."""
+    parser = Parser(prog=PROG, description=__doc__.splitlines()[0])
+    parser.add_argument("--input", type=Path, required=True, help="a file or a folder of files")
+    parser.add_argument(
+        "--output", type=Path, required=True, help="a file, or an existing folder for their names"
+    )
+    parser.add_argument("--model-uri", default=CHAMPION_URI, help=f"({CHAMPION_URI})")
+    parser.add_argument(
+        "--top", type=whole_number(0), default=0, help="show and draw so many of both ends (0)"
+    )
+    parser.add_argument(
+        "--scheduler", default=LOCAL, help="a Dask scheduler's address, tcp://HOST:8786"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
+    return parser.parse_args(argv)
+
+
+def score(args, console):
+    """The job from input to output files; all wiring is here."""
+    jobs = plan(args.input, args.output, overwrite=args.overwrite)
+    missing = [job for job in jobs if args.overwrite or not job[1].exists()]
+    if len(missing) < len(jobs):
+        console.print(
+            f"{len(jobs) - len(missing)} of {len(jobs)} files are in {args.output} already and "
+            "stay as they are; --overwrite scores them again.",
+            highlight=False,
+            soft_wrap=True,
+        )
+    coverage = None
+    if missing:
+        check_store()
+        with fetched_model(args.model_uri) as (model, folder):
+            check_headers(missing, [*model.features, COIN] if args.top else model.features)
+            if args.scheduler == LOCAL:
+                run = partial(score_here, model, overwrite=args.overwrite)
+            else:
+                run = partial(score_on_cluster, args.scheduler, folder, console=console)
+            score_files(missing, run, console)
+            coverage = model.metadata["interval"]["coverage"]
+    if args.top:
+        show_ranking([output for _, output in jobs], args.top, console, coverage=coverage)
+
+
+def plan(input, output, *, overwrite):
+    """The pairs (input file, output file); raises MarketDataError where they make no sense."""
+    if input.is_dir():
+        sources = sorted(p for p in input.iterdir() if p.name.endswith(SUFFIXES) and p.is_file())
+        if not sources:
+            raise MarketDataError(f"{input}: holds no file that ends in {', '.join(SUFFIXES)}.")
+        if not output.is_dir():
+            raise MarketDataError(
+                f"{output}: no such folder; the input is a folder, so the output has to be an "
+                "existing one: make it first."
+            )
+    elif input.exists():
+        sources = [input]
+    else:
+        raise MarketDataError(f"{input}: no such file or folder (looked from {Path.cwd()}).")
+    jobs = [(s, output / s.name if output.is_dir() else output) for s in sources]
+    for source, target in jobs:
+        for path in (source, target):
+            if not path.name.endswith(SUFFIXES):
+                raise MarketDataError(
+                    f"{path}: unknown kind of file; expected a name that ends in "
+                    f"{', '.join(SUFFIXES)}."
+                )
+        if not target.parent.is_dir():
+            raise MarketDataError(f"{target.parent}: no such folder: make it first.")
+        if target.exists() and target.samefile(source):
+            raise MarketDataError(f"{target}: is the input; write to another name.")
+        if not input.is_dir():  # of a folder, what is missing is done
+            refuse_existing(target, overwrite)
+    return jobs
+
+
+def check_headers(jobs, needed):
+    """Raise MarketDataError for the first input that lacks one of the columns `needed`."""
+    for source, _ in jobs:
+        find_columns(open_source(source).names, needed, source)
+
+
+def score_files(jobs, run, console):
+    """Score each (input file, output file) of `jobs` by `run(jobs, count)`, with progress.
+
+    `run` calls `count` with bytes of input, rows and rows without a score that came to be done.
+    """
+    done = rows = errors = 0
+    total = sum(source.stat().st_size for source, _ in jobs)
+    with rows_progress(console, "Scoring", total) as reach:
+
+        def count(new_bytes, new_rows, new_errors):
+            nonlocal done, rows, errors
+            done, rows, errors = done + new_bytes, rows + new_rows, errors + new_errors
+            reach(done, rows)
+
+        run(jobs, count)
+    where = jobs[0][1] if len(jobs) == 1 else f"{len(jobs)} files in {jobs[0][1].parent}"
+    unscored = f"; {errors:,} without a score, whose column error says why" if errors else ""
+    console.print(f"{rows:,} rows written to {where}{unscored}.", highlight=False, soft_wrap=True)
+
+
+def score_here(model, jobs, count, *, overwrite):
+    """Score the files one after the other, each on all cores; an output appears when it is
+    complete. Raises MarketDataError for what is wrong in an input.
+    """
+    for source, target in jobs:
+        before = 0
+
+        def on_block(position, scored):
+            nonlocal before
+            count(position - before, len(scored), unscored(scored))
+            before = position
+
+        score_file(model, source, target, overwrite=overwrite, on_block=on_block)
+        count(source.stat().st_size - before, 0, 0)
+
+
+def show_ranking(outputs, top, console, *, coverage):
+    """Print the most and the least liquid coins of scored files, and draw them beside the first.
+
+    `coverage` is that of the model's interval, None where no model was asked.
+    """
+    # Not at the top: they take a second to import, and few ask for them.
+    from liquidity.report.market_plots import ranking
+    from liquidity.report.ranking import as_table, rank_scores
+
+    ranked = rank_scores(pd.concat(map(_read_scored, outputs), ignore_index=True), top=top)
+    console.print(as_table(ranked, top=top, coverage=coverage))
+    picture = outputs[0].with_name(f"{outputs[0].name.partition('.')[0]}_top.png")
+    ranking(ranked, f"The {top} most and least liquid coins").savefig(picture)
+    console.print(f"Drawn in {picture}.", highlight=False, soft_wrap=True)
+
+
+def _read_scored(path):
+    frame = pd.read_parquet(path) if path.name.endswith(".parquet") else pd.read_csv(path)
+    return frame.rename(columns=column_name)

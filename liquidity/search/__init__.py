@@ -1,0 +1,1 @@
+"""The pipeline that is tuned and the search that tunes it."""
