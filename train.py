@@ -1,37 +1,39 @@
 """The training job: snapshot files in, a tracked search and a registered champion out."""
 
 import argparse
+import re
 import sys
 
-import numpy as np
 import sklearn
 from mlflow.exceptions import MlflowException
 from rich.console import Console
 
 from liquidity import evaluation, registry
-from liquidity.command import Parser, run, share, share_or_all, whole_number
-from liquidity.contract import MODEL_NAME
-from liquidity.data.market import read_market, trim_outliers
-from liquidity.data.table import build_table, digest, inputs_and_target
+from liquidity.command import AUTO, Parser, auto_or, run, share, share_or_all, whole_number
+from liquidity.contract import FORECAST_FEATURES, LONGEST_HORIZON, MODEL_NAME, registered_name
+from liquidity.data.market import REQUIRED, read_market, trim_outliers
+from liquidity.data.table import digest
+from liquidity.errors import SettingsError
 from liquidity.executors import LOCAL
 from liquidity.executors.dask import TRAINING, cluster_executor
 from liquidity.executors.local import local_executor
 from liquidity.model.gate import PROMOTE, decide
 from liquidity.model.packaging import log_model
 from liquidity.progress import elapsed_time
-from liquidity.report.summary import print_data, print_summary
+from liquidity.report.summary import print_read, print_split, print_summary
 from liquidity.runs import tracking, training_log
-from liquidity.runs.records import SEARCH_KEY
-from liquidity.runs.recovery import find_finished
+from liquidity.runs.records import HORIZON, SEARCH_KEY
+from liquidity.runs.recovery import find_finished, finished_before
 from liquidity.runs.store import check_store, quieten_mlflow
 from liquidity.search.grid import best_trial, candidates, search, search_key
 from liquidity.search.pipeline import (
-    PARAM_GRID,
+    PARAMS,
     build_pipeline,
     fit_pipeline,
     parse_grid,
     with_forest_params,
 )
+from liquidity.tasks import forecast, same_day
 
 PROG = "train.py"
 EXPERIMENT = "crypto-liquidity"
@@ -50,57 +52,88 @@ def main(argv=None):
 
 
 def train(args, console):
-    """The job from files to a registered version, step by step; all wiring is here."""
-    table, cleaning = read_table(args.data, outliers=args.outliers)
-    table, training, test = split_table(table, args)
-    folds = evaluation.make_folds(
-        training, split=args.split, cv=args.cv, max_samples=args.max_samples
-    )
-    pipeline = build_pipeline(random_state=args.random_state, max_samples=args.max_samples)
-    X, y = inputs_and_target(training)
-    print_data(console, cleaning, training, test)
-
-    key, data_digest = search_key(pipeline, X, y, folds=folds), digest(table)
+    """The job from files to registered versions: the data read once, then each horizon."""
+    frame, cleaning = read_data(args)
+    print_read(console, cleaning)
+    tasks = prepare_tasks(frame, args)
     check_store()
-    finished = find_finished(key, len(folds), grid=args.grid, resume=args.resume, console=console)
+    if len(tasks) == 1:
+        train_task(*tasks, cleaning, args, console)
+        return
+    with tracking.parent_run(experiment=args.experiment, params=args.logged, tags={}) as outer:
+        for task in tasks:
+            train_task(task, cleaning, args, console, outer=outer)
+
+
+def train_task(task, cleaning, args, console, *, outer=None):
+    """One horizon from its rows to a registered version, step by step; all wiring is here."""
+    settings, grid = args.settings[task.horizon], args.grids[task.horizon]
+    name = registered_name(args.model_name, task.horizon)
+    console.print(f"{name}:" if outer else "", end="\n" if outer else "", highlight=False)
+    print_split(console, task.training, task.test)
+    pipeline = build_pipeline(random_state=args.random_state, max_samples=settings["max_samples"])
+    key = search_key(pipeline, task.X, task.y, folds=task.folds, searched=grid, offset=task.offset)
+    finished = find_finished(key, len(task.folds), grid=grid, resume=args.resume, console=console)
+    if outer and args.resume == "auto" and finished_before(key, model_name=args.model_name):
+        console.print("Finished by an interrupted list of horizons; it stays as it is.")
+        return
+    data_digest = digest(task.table)
     tags = {
         SEARCH_KEY: key,
+        HORIZON: str(task.horizon),
         "data_digest": data_digest,
         "scikit_learn_version": sklearn.__version__,
+        **{f"resolved.{setting}": str(value) for setting, value in settings.items()},
     }
     with (
         workers(args.scheduler, args.n_jobs, console) as executor,
-        tracking.parent_run(experiment=args.experiment, params=args.logged, tags=tags) as parent,
+        tracking.parent_run(
+            experiment=args.experiment, params=args.logged, tags=tags, outer=outer
+        ) as parent,
     ):
-        training_log.log_data(table, cleaning, source=args.data)
-        total = len(candidates(args.grid))
+        training_log.log_data(task, cleaning, source=args.data)
+        total = len(candidates(grid))
         with training_log.log_trials(parent, finished, total, console) as on_trial:
             trials = search(
                 pipeline,
-                X,
-                y,
-                param_grid=args.grid,
-                folds=folds,
+                task.X,
+                task.y,
+                param_grid=grid,
+                folds=task.folds,
                 executor=executor,
                 on_trial=on_trial,
                 finished=finished.values(),
+                offset=task.offset,
             )
         training_log.log_search(parent, trials)
         with elapsed_time(console, "Refitting the best, calibrating and evaluating"):
             tuned = with_forest_params(pipeline, **best_trial(trials).params)
-            quantile = evaluation.interval_quantile(tuned, X, y, folds=folds, n_jobs=args.n_jobs)
+            interval = task.calibrate(tuned, n_jobs=args.n_jobs)
+            X, y = task.X[task.fit_rows], task.y[task.fit_rows]
             fitted = fit_pipeline(tuned, X, y, n_jobs=args.n_jobs)
-            baselines = evaluation.baseline_metrics(pipeline, training, test, n_jobs=args.n_jobs)
-            metrics = training_log.log_evaluation(
-                fitted, test, quantile=quantile, baselines=baselines
-            )
+            metrics, figures = task.evaluate(fitted, pipeline, interval, n_jobs=args.n_jobs)
+            training_log.log_evaluation(metrics, figures)
         with elapsed_time(console, "Compiling, comparing and registering"):
-            model_uri = log_model(fitted, training, quantile=quantile, digest=data_digest)
-            decision = decide(
-                model_uri, table, name=args.model_name, promote=args.promote, split=args.split
+            model_uri = log_model(
+                fitted,
+                task.training,
+                task.X,
+                horizon=task.horizon,
+                target=task.describe_target(),
+                interval=interval,
+                digest=data_digest,
             )
-            version = registry.register(model_uri, decision, name=args.model_name)
-    print_summary(console, trials, metrics, decision, name=args.model_name, version=version)
+            decision = decide(
+                model_uri,
+                task.table,
+                metrics,
+                horizon=task.horizon,
+                name=name,
+                promote=args.promote,
+                split=settings["split"],
+            )
+            version = registry.register(model_uri, decision, name=name)
+    print_summary(console, trials, task.summary(metrics), decision, name=name, version=version)
 
 
 def workers(scheduler, n_jobs, console):
@@ -110,21 +143,30 @@ def workers(scheduler, n_jobs, console):
     return cluster_executor(scheduler, module=search.__module__, packages=TRAINING, console=console)
 
 
-def read_table(data, *, outliers):
-    """The cleaned table of features and target, and what cleaning left out."""
-    frame, cleaning = read_market(data)
-    if outliers == "iqr":
+def read_data(args):
+    """The checked market frame, and what cleaning left out."""
+    required = REQUIRED if 0 in args.horizons else FORECAST_FEATURES
+    frame, cleaning = read_market(args.data, required=required)
+    if args.outliers == "iqr":
         frame, cleaning = trim_outliers(frame, cleaning)
-    return build_table(frame), cleaning
+    return frame, cleaning
 
 
-def split_table(table, args):
-    """The table with its column `set`, its training rows and its test rows, in split order."""
-    train_rows, test_rows = evaluation.split_rows(
-        table, split=args.split, test_size=args.test_size, random_state=args.random_state
-    )
-    table = table.assign(set=np.where(table.index.isin(test_rows), "test", "train"))
-    return table, table.iloc[train_rows], table.iloc[test_rows]
+def prepare_tasks(frame, args):
+    """What is learned for each horizon; raises MarketDataError where there is too little."""
+    panel = forecast.read_panel(frame) if any(args.horizons) else None
+    tasks = []
+    for horizon in args.horizons:
+        settings = args.settings[horizon] | {
+            "test_size": args.test_size,
+            "cv": args.cv,
+            "random_state": args.random_state,
+        }
+        if horizon:
+            tasks.append(forecast.prepare(panel, horizon, **settings))
+        else:
+            tasks.append(same_day.prepare(frame, **settings))
+    return tasks
 
 
 def parse_arguments(argv):
@@ -132,14 +174,19 @@ def parse_arguments(argv):
     parser = Parser(prog="train.py", description=__doc__)
     add = parser.add_argument
     add("--data", default="data/sample.csv", help="a file, a folder or a glob of snapshots")
+    add("--horizon", default="0", help="days ahead, or a list such as 1,7,30; 0: the same day")
     add("--outliers", choices=("keep", "iqr"), default="keep", help="iqr: trim by Tukey's fences")
-    add("--split", choices=evaluation.SPLITS, default="coin", help="what separates train and test")
+    add(
+        "--split",
+        choices=(AUTO, *evaluation.SPLITS),
+        default=AUTO,
+        help="auto: coin, or date for forecasts",
+    )
     add("--test-size", type=share, default=0.2, help="share of coins, rows or dates")
     add("--cv", type=whole_number(2), default=5, help="number of folds")
-    for name, values in PARAM_GRID.items():
-        default = ",".join(str(value).lower() for value in values)
-        add(f"--{name.replace('_', '-')}", default=default, help=f"values to try ({default})")
-    add("--max-samples", type=share_or_all, default=1.0, help="share of rows that each tree draws")
+    for name in PARAMS:
+        add(f"--{name.replace('_', '-')}", default=AUTO, help="values to try, such as 5,10")
+    add("--max-samples", type=auto_or(share_or_all), default=AUTO, help="share of rows of a tree")
     add("--random-state", type=whole_number(0), default=42)
     add("--n-jobs", type=whole_number(-1), default=-1, help="worker processes; -1: one per core")
     add("--scheduler", default=LOCAL, help="a Dask scheduler's address, tcp://HOST:8786")
@@ -150,12 +197,38 @@ def parse_arguments(argv):
     args = parser.parse_args(argv)
     if args.n_jobs == 0:
         parser.error("argument --n-jobs: expected -1 or a whole number >= 1, got 0")
+    args.logged = {name: value for name, value in vars(args).items() if name != "experiment"}
     try:
-        args.grid = parse_grid(**{name: getattr(args, name) for name in PARAM_GRID})
-    except ValueError as error:
+        args.horizons = parse_horizons(args.horizon)
+        texts = {name: getattr(args, name) for name in PARAMS}
+        args.grids = {horizon: parse_grid(horizon=horizon, **texts) for horizon in args.horizons}
+    except SettingsError as error:
         parser.error(str(error))
-    args.logged = {k: v for k, v in vars(args).items() if k not in ("experiment", "grid")}
+    args.settings = {horizon: _settings(args, horizon) for horizon in args.horizons}
     return args
+
+
+def parse_horizons(text):
+    """The horizons of a comma-separated list, in its order; raises SettingsError."""
+    horizons = [part.strip() for part in text.split(",")]
+    for part in horizons:
+        if not re.fullmatch(r"[0-9]{1,2}(\.0*)?", part) or float(part) > LONGEST_HORIZON:
+            raise SettingsError(
+                f"horizon: expected whole numbers of days from 0 to {LONGEST_HORIZON}, separated "
+                f"by commas, got {part!r} in {text!r}"
+            )
+    horizons = [int(float(part)) for part in horizons]
+    if len(set(horizons)) < len(horizons):
+        raise SettingsError(f"horizon: expected each number once, got {text!r}")
+    return horizons
+
+
+def _settings(args, horizon):
+    """What `auto` stands for at this horizon."""
+    defaults = {"split": "date", "max_samples": 0.1} if horizon else {}
+    defaults = {"split": "coin", "max_samples": 1.0} | defaults
+    given = {name: getattr(args, name) for name in defaults}
+    return {name: defaults[name] if value == AUTO else value for name, value in given.items()}
 
 
 def _model_name(text):

@@ -6,6 +6,8 @@ import sys
 from liquidity.errors import BAD_INPUT, FAILED, OK, STOPPED, LiquidityError, first_line
 from liquidity.processes import stop_signals
 
+AUTO = "auto"  # an option whose default depends on others
+
 
 def run(prog, job, *, failures=(), afterwards=""):
     """Call `job()` and return the command's exit code: 0, 1 (failed), 2 (bad input), 130 (stopped).
@@ -67,6 +69,11 @@ def share_or_all(text):
     if not 0 < value <= 1:
         raise argparse.ArgumentTypeError(f"expected a share above 0, at most 1, got {text!r}")
     return value
+
+
+def auto_or(parse):
+    """The argument type of values that `parse` takes, and of AUTO, which stays as it is."""
+    return lambda text: text if text == AUTO else parse(text)
 
 
 def _number(text):

@@ -54,6 +54,8 @@ INPUTS = {
     PRICE: Column("Price", "USD", "of one coin, such as 1.09", Rule(0)),
 }
 FEATURES = list(INPUTS)
+# Those of a forecast, beside the coin and the date that it may know; 1h says nothing of days.
+FORECAST_FEATURES = [VOLUME, MARKET_CAP, PRICE]
 LARGEST = 1e18  # no price, volume or capitalisation in USD comes near it
 
 # The target.
@@ -65,12 +67,22 @@ HIGH, LOW = "High", "Low"
 EPSILON = 1e-3
 COVERAGE = 0.9  # of the prediction interval
 
+# A forecast speaks of the same coin so many days later.
+HORIZONS = [1, 7, 30]
+LONGEST_HORIZON = 90
+
 # The registry.
 MODEL_NAME = "crypto-liquidity"
 CHAMPION, CHALLENGER = "champion", "challenger"
 CHAMPION_URI = f"models:/{MODEL_NAME}@{CHAMPION}"
 
 CLEANED_DATA = "cleaned_data.csv"  # of every run, beside its model
+FORECAST_DATA = "cleaned_data.parquet"  # of a forecast's run
+
+
+def registered_name(model_name, horizon):
+    """The name in the registry of the models that look `horizon` days ahead."""
+    return f"{model_name}-{horizon}d" if horizon else model_name
 
 
 def percent(share):

@@ -8,7 +8,7 @@ from mlflow.exceptions import MlflowException
 from liquidity.command import Parser, run
 from liquidity.contract import CHAMPION, MODEL_NAME
 from liquidity.errors import ModelError, first_line
-from liquidity.model.gate import LEAST_ROWS
+from liquidity.model.gate import RULE
 from liquidity.model.loading import champion_version
 from liquidity.runs.store import check_store, quieten_mlflow
 
@@ -22,8 +22,7 @@ def register(model_uri, decision, *, name):
     tags = {
         "gate.decision": decision.role,
         "gate.reason": decision.reason,
-        "gate.rule": f"auto: r2 and log_r2 not below the champion's on at least {LEAST_ROWS} rows "
-        "that neither was trained on",
+        "gate.rule": RULE,
         **{f"gate.{key}": str(value) for key, value in decision.figures.items()},
     }
     version = mlflow.register_model(model_uri, name, tags=tags).version

@@ -49,6 +49,8 @@ def compile_forest(forest):
         nodes_trueleafs=nodes["left_is_leaf"].tolist(),
         nodes_falsenodeids=nodes["right"].tolist(),
         nodes_falseleafs=nodes["right_is_leaf"].tolist(),
+        # Else every missing value goes right, without an error.
+        nodes_missing_value_tracks_true=nodes["missing_left"].tolist(),
         leaf_targetids=[0] * len(values),
         leaf_weights=numpy_helper.from_array(values),
     )
@@ -73,6 +75,7 @@ def _tree_arrays(trees):
         ("right", int),
         ("left_is_leaf", int),
         ("right_is_leaf", int),
+        ("missing_left", int),
     ]
     blocks, leaves, roots = [], [], []
     first_node = first_leaf = 0
@@ -89,6 +92,7 @@ def _tree_arrays(trees):
         block["threshold"] = tree.threshold[inner]
         block["left"], block["right"] = position[left], position[right]
         block["left_is_leaf"], block["right_is_leaf"] = leaf[left], leaf[right]
+        block["missing_left"] = tree.missing_go_to_left[inner]
         blocks.append(block)
         leaves.append(tree.value[leaf, 0, 0])
         roots.append(first_node)
@@ -126,7 +130,8 @@ def _threshold_points(forest, scaled):
     """Rows of `scaled` with one value moved to a threshold of the forest or next to it."""
     feature = np.concatenate([tree.tree_.feature for tree in forest.estimators_])
     threshold = np.concatenate([tree.tree_.threshold for tree in forest.estimators_])
-    inner = np.flatnonzero(feature >= 0)
+    # A split of "missing against the rest" has the threshold infinity, which no row can hold.
+    inner = np.flatnonzero((feature >= 0) & np.isfinite(threshold))
     if not inner.size:
         return scaled
     random = np.random.default_rng(0)

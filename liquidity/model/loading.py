@@ -17,7 +17,15 @@ from mlflow.models import Model, ModelSignature
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
-from liquidity.contract import CHAMPION, FEATURES, MODEL_NAME
+from liquidity.contract import (
+    CHAMPION,
+    CHANGE_1H,
+    COIN,
+    DATE,
+    FEATURES,
+    FORECAST_FEATURES,
+    MODEL_NAME,
+)
 from liquidity.errors import ModelError, first_line
 from liquidity.runs.store import check_store
 
@@ -32,6 +40,7 @@ class Kind:
     """
 
     inputs: dict[str, str]
+    optional: dict[str, str]  # further inputs
     outputs: dict[str, str]
     params: dict[str, str]
     # The sha256 of every model.py that this project has shipped, the newest last, and the format
@@ -46,28 +55,46 @@ class Kind:
     def signature(self, **defaults):
         """The MLflow signature of a model of this kind with these defaults of its parameters."""
         return ModelSignature(
-            Schema([ColSpec(type_, name) for name, type_ in self.inputs.items()]),
+            Schema(
+                [ColSpec(type_, name) for name, type_ in self.inputs.items()]
+                + [ColSpec(type_, name, required=False) for name, type_ in self.optional.items()]
+            ),
             Schema([ColSpec(type_, name) for name, type_ in self.outputs.items()]),
             ParamSchema([ParamSpec(n, type_, defaults[n]) for n, type_ in self.params.items()]),
         )
 
 
+# The columns of scores that every kind answers with.
+SCORES = {
+    "liquidity": "double",
+    "level": "string",
+    "lower": "double",
+    "upper": "double",
+    "in_range": "boolean",
+}
 SAME_DAY = Kind(
     inputs=dict.fromkeys(FEATURES, "double"),
-    outputs={
-        "liquidity": "double",
-        "level": "string",
-        "lower": "double",
-        "upper": "double",
-        "in_range": "boolean",
-    },
+    optional={},
+    outputs=SCORES,
     params={"threshold": "double"},
     code={
         "e45dbe93e3515b1ebdf604654e3ff3da8849c259d1cd5c976e9a4c69b7274937": 2,
-        "0cd3a077d5016a4756d401e317326c026db7d2a5d884b2aec895dda3dd1abd10": 3,
+        "db315910867dc2f63947b0f0951b86462874ef76f1861242e4d0ba4986409eb8": 3,
     },
 )
-KINDS = {"same-day": SAME_DAY}
+FORECAST = Kind(
+    inputs=dict.fromkeys(FORECAST_FEATURES, "double"),
+    optional={CHANGE_1H: "double", COIN: "string", DATE: "string"},
+    outputs=SCORES | {"p_high": "double", "days_used": "long"},
+    params={"threshold": "double"},
+    code={"db315910867dc2f63947b0f0951b86462874ef76f1861242e4d0ba4986409eb8": 3},
+)
+KINDS = {"same-day": SAME_DAY, "forecast": FORECAST}
+
+
+def kind_of(horizon):
+    """The kind of the models that look `horizon` days ahead."""
+    return FORECAST if horizon else SAME_DAY
 
 
 def champion_version(name):
@@ -135,7 +162,9 @@ def load_checked(folder):
         with _no_bytecode():
             loaded = mlflow.pyfunc.load_model(str(folder), suppress_warnings=True)
         model = loaded.unwrap_python_model()
-        answer = model.answer(np.array([coin["values"] for coin in model.metadata["examples"]]))
+        model = getattr(model, "scorer", model)  # format 2 was one class
+        values = zip(*(coin["values"] for coin in model.metadata["examples"]), strict=True)
+        answer = model.answer(model.parse(dict(zip(model.features, values, strict=True))))
     except Exception as error:  # whatever a broken file makes of ONNX Runtime, JSON or NumPy
         raise ModelError(f"it cannot be loaded ({first_line(error)})") from error
     if not np.isfinite(answer["liquidity"]).all():

@@ -1,14 +1,28 @@
-"""The registered model: input rules, the compiled forest and its prediction interval.
+"""The registered model: input rules, history features, the compiled forest and its intervals.
 
 MLflow stores this file with the model and runs it at load ("models from code"), so it imports
 nothing of this package; what differs from model to model, its rules, threshold and coverage too,
-comes from the artifacts beside it.
+comes from the artifacts beside it. The metadata say which of two kinds it is: liquidity of the
+same row (SameDay), or of the same coin some days later (Forecast).
+
+The 14 features of a forecast depend on a row and on earlier days of the same coin, and have the
+same bits however the rows arrive: as a panel, one coin at a time, as a request's last 90 days, or
+as a stream in blocks of any size. Training takes them from here. Three rules keep it so:
+
+- Sums run from the newest day to the oldest, one addition after the other (`np.add.accumulate`;
+  `np.sum` adds in pairs, and which depends on the array's shape). An absent day adds 0, which
+  changes no bit, so gaps, shorter histories and longer arrays all sum alike.
+- A window ends 89 days back. Nothing is carried on from day to day, as a recursive average is.
+- Logarithms are `np.log10` of contiguous float64: `math.log10`, and `np.log10` of an array that
+  runs backwards through memory, differ from it in the last bit of some values.
 """
 
 import hashlib
 import json
 import math
+import re
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -20,23 +34,82 @@ from mlflow.pyfunc import PythonModel
 
 MANY = 1000  # rows that are worth sorting
 LONGEST = 80  # characters of a value in a message
+COIN, DATE = "coin", "date"  # the optional columns of a forecast
+# What a name that is not known looks like, as pandas and MLflow's CSV door have it.
+UNKNOWN_NAMES = {
+    *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN"),
+    *("<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"),
+}
+ISO_DATE = re.compile(
+    r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?(?:Z|[+-]\d\d:?\d\d)?)?", re.ASCII
+)
+# From Bitcoin's first block to the end of the century, as UNIX time is read too.
+FIRST_DAY, LAST_DAY = 14_245, 47_481
+NOT_ALLOWED = -np.inf  # what stands in X for a coin or a date that is none
+
+# The features of a forecast; l0, lag1 and the means are differences to ew7.
+HISTORY_FEATURES = (
+    "l0", "ew7", "lag1", "m3", "m7", "m30", "m90", "absd30", "s7", "dv1", "dp1", "dp7", "lcap",
+    "dow",
+)  # fmt: skip
+DAYS = 90  # the day itself and the 89 before it
+EPSILON = 1e-3  # keeps the logarithm of a zero volume finite
+LONG_HISTORY = 30  # days from which on absd30 is taken at its word
+DECAY = 0.75  # a day's weight in ew7 is this to the power of its age
+UNKNOWN_COIN = -1
+UNKNOWN_DAY = np.iinfo(np.int64).min  # NaT as an integer
+
+_AGES = np.arange(DAYS)
+_MEANS = np.array([3, 7, 30, 90]) - 1  # the highest ages in m3, m7, m30 and m90
+# Whole multiples of 2**-50 (off by 1e-15 at most): their sums, which are below 4, are exact, and so
+# do not depend on the order in which a matrix product takes them.
+_WEIGHTS = np.rint(DECAY**_AGES * 2.0**50) / 2.0**50
+# One product of these with "is the day present" counts the days of each mean and adds the weights.
+_COUNTS = np.column_stack([np.less_equal.outer(_AGES, _MEANS), _WEIGHTS])
+_LAGS = np.array([1, 7])
+# A sum divided by these is unknown where it has too few terms: absd30 takes at least 5 changes,
+# s7 at least 3 days (it is the sample deviation, n - 1).
+_CHANGES = np.array([np.nan] * 5 + list(range(5, 31)))
+_FREEDOM = np.array([np.nan] * 3 + list(range(2, 7)))
+# The windows of so many rows stay in a core's cache with all that is computed of them; no block
+# spans more days than this, however far apart its rows are.
+_ROWS, _SPAN = 1024, 2**18
+EW7, ABSD30 = HISTORY_FEATURES.index("ew7"), HISTORY_FEATURES.index("absd30")
 
 
 class LiquidityModel(PythonModel):
-    """Four market values of a coin in, its liquidity, level and prediction interval out."""
+    """What MLflow loads; `scorer` is the SameDay or the Forecast model that answers."""
 
     def load_context(self, context):
         """Read the artifacts."""
-        self.metadata = json.loads(Path(context.artifacts["metadata"]).read_text())
-        self.features = self.metadata["features"]
-        self._mean = np.array(self.metadata["scaler"]["mean"])
-        self._scale = np.array(self.metadata["scaler"]["scale"])
-        self._low, self._high = np.array(
-            [self.metadata["training_ranges"][name] for name in self.features]
-        ).T
+        metadata = json.loads(Path(context.artifacts["metadata"]).read_text())
+        forest = Path(context.artifacts["forest"]).read_bytes()
+        if hashlib.sha256(forest).hexdigest() != metadata["forest_sha256"]:
+            raise MlflowException("forest.onnx is not the file that metadata.json was written for.")
+        self.scorer = (Forecast if metadata["horizon"] else SameDay)(metadata, forest)
+
+    # Without the hint on model_input MLflow warns at every load.
+    def predict(self, context, model_input: pd.DataFrame, params=None):
+        """Score a frame; whatever is wrong with it is INVALID_PARAMETER_VALUE."""
+        return self.scorer.predict(context, model_input, params)
+
+
+class Scorer:
+    """What both kinds have in common: the metadata, the rules of the number columns, the forest.
+
+    `features` names the number columns that a row has to have, `optional` those that it may have;
+    X, as `parse` returns it, has a column for each, in that order.
+    """
+
+    optional = ()
+
+    def __init__(self, metadata, forest):
+        self.metadata = metadata
+        self.features = metadata["features"]
+        self.horizon = metadata["horizon"]
         # {column: [lowest value, whether the lowest itself is allowed]}; all are finite and at
         # most `largest`.
-        self.rules, self.largest = self.metadata["rules"], self.metadata["largest"]
+        self.rules, self.largest = metadata["rules"], metadata["largest"]
         # The rule "> lowest" is ">= the next number".
         self._lowest = np.array(
             [
@@ -44,50 +117,133 @@ class LiquidityModel(PythonModel):
                 for low, included in (self.rules[name] for name in self.features)
             ]
         )
-        vectors = (self._lowest, self._mean, self._scale, self._low, self._high)
-        self._columns = list(zip(*(vector.tolist() for vector in vectors), strict=True))
-        self._factor = math.exp(self.metadata["interval"]["quantile"])
-        self._epsilon = self.metadata["interval"]["epsilon"]
+        self._low, self._high = np.array(
+            [metadata["training_ranges"][name] for name in self.features]
+        ).T
+        self._mean = np.array(metadata["scaler"]["mean"])
+        self._scale = np.array(metadata["scaler"]["scale"])
+        self._epsilon = metadata["interval"]["epsilon"]
         options = onnxruntime.SessionOptions()
         # One row needs no second thread, and the last digits of a score depend on their number;
-        # who scores many rows calls `score` from several threads.
+        # who scores many rows calls `answer` from several threads.
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
-        forest = Path(context.artifacts["forest"]).read_bytes()
-        if hashlib.sha256(forest).hexdigest() != self.metadata["forest_sha256"]:
-            raise MlflowException("forest.onnx is not the file that metadata.json was written for.")
         self._forest = onnxruntime.InferenceSession(
             forest, options, providers=["CPUExecutionProvider"]
         )
+
+    def parse(self, columns):
+        """Float64 of shape (rows, features) from a frame or a mapping of names to sequences.
+
+        A string that holds a number counts as one; what is no number (text, null, a boolean)
+        becomes NaN, which `check` refuses. Raises INVALID_PARAMETER_VALUE for a column that is
+        missing or given twice.
+        """
+        names = list(columns)
+        for name in (*self.features, *self.optional):
+            count = names.count(name)
+            if count > 1 or (not count and name in self.features):
+                found = "given more than once" if count else "missing"
+                raise _invalid(f"column {name}: {found}; expected {', '.join(self.features)}")
+        return np.column_stack([_numbers(columns[name]) for name in self.features])
+
+    def predict(self, context, model_input, params=None):
+        """The answer for a frame, with its index; whatever is wrong is INVALID_PARAMETER_VALUE."""
+        threshold = (params or {}).get("threshold")
+        threshold = threshold.item() if isinstance(threshold, np.generic) else threshold
+        try:
+            X = self.parse(model_input)
+            self.check(X, model_input)
+            # Whoever assigns the answer to the columns of a filtered frame relies on its index.
+            return pd.DataFrame(self.answer(X, threshold), index=model_input.index)
+        except MlflowException:
+            raise
+        except Exception as error:  # MLflow's server would answer with a stack trace
+            raise _invalid(
+                f"the rows cannot be scored: expected a table with {', '.join(self.features)}, got "
+                f"{type(model_input).__name__} ({type(error).__name__}: {error})"
+            ) from error
+
+    def broken(self, X):
+        """Which values break their rule, boolean of the shape of X."""
+        return ~((self._lowest <= X) & (self.largest >= X))
+
+    def check(self, X, columns=None):
+        """Raise INVALID_PARAMETER_VALUE with row, column, rule and value where X breaks a rule.
+
+        The value named is that in `columns`, what X was parsed from, where it is given.
+        """
+        if not len(X):
+            raise _invalid("0 rows: expected at least one")
+        broken = self.broken(X)
+        if broken.any():
+            # Column by column: who got a unit wrong got it wrong from the first row on.
+            column, row = np.argwhere(broken.T)[0]
+            name = (*self.features, *self.optional)[column]
+            values = X[:, column] if columns is None else pd.Series(columns[name], dtype=object)
+            raise _invalid(f"row {row}, {self.problem(name, list(values)[row])}")
+
+    def problem(self, name, value):
+        """What is wrong with a value that breaks the rule of column `name`, in one clause."""
+        value = value.item() if isinstance(value, np.generic) else value
+        lowest, included = self.rules[name]
+        return (
+            f"column {name}: expected a finite number {'>=' if included else '>'} {lowest:g} and "
+            f"<= {self.largest:g}, got {_shown(value)}"
+        )
+
+    def in_range(self, X):
+        """Whether all number columns lie where 99.8 % of the training rows do, of shape (rows,)."""
+        X = X[:, : len(self.features)]
+        return np.logical_and.reduce((self._low <= X) & (self._high >= X), axis=1)
+
+    def _vote(self, inputs):
+        """The forest's mean for each row of its inputs, of shape (rows, forest's inputs)."""
+        # StandardScaler's two operations and RandomForestRegressor's cast to single precision,
+        # then back: thresholds are compared and leaves summed in double, as scikit-learn does.
+        scaled = ((inputs - self._mean) / self._scale).astype(np.float32).astype(np.float64)
+        if len(scaled) < MANY:
+            return self._forest.run(None, {"X": scaled})[0][:, 0]
+        # Similar rows take the same branches: one after the other they are scored three times
+        # as fast, to the same bits. Groups of similar first inputs, within them by the second.
+        group = np.empty(len(scaled), int)
+        group[np.argsort(scaled[:, 0])] = np.arange(len(scaled)) // math.isqrt(len(scaled))
+        order = np.lexsort((scaled[:, 1], group))
+        votes = np.empty(len(scaled))
+        votes[order] = self._forest.run(None, {"X": scaled[order]})[0][:, 0]
+        return votes
+
+    def _threshold(self, threshold):
+        if threshold is None:
+            return self.metadata["threshold"]
+        if type(threshold) not in (float, int) or not abs(threshold) <= self.largest:
+            raise _invalid(
+                f"params, threshold: expected a finite number <= {self.largest:g}, "
+                f"got {_shown(threshold)}"
+            )
+        return threshold
+
+
+class SameDay(Scorer):
+    """Four market values of a coin in, its liquidity, level and prediction interval out."""
+
+    def __init__(self, metadata, forest):
+        super().__init__(metadata, forest)
+        vectors = (self._lowest, self._mean, self._scale, self._low, self._high)
+        self._columns = list(zip(*(vector.tolist() for vector in vectors), strict=True))
+        self._factor = math.exp(metadata["interval"]["quantile"])
 
     def score(self, X):
         """Score rows that obey the rules; X is float64 of shape (rows, 4), columns as `features`.
 
         Returns `(liquidity, lower, upper, in_range)`, each of shape (rows,).
         """
-        # StandardScaler's two operations and RandomForestRegressor's cast to single precision,
-        # then back: thresholds are compared and leaves summed in double, as scikit-learn does.
-        scaled = ((X - self._mean) / self._scale).astype(np.float32).astype(np.float64)
-        liquidity = self._vote(scaled)
+        liquidity = self._vote(X)
         shifted = liquidity + self._epsilon
         # Rounding may push an end past the score when the interval has no width.
         lower = np.minimum(np.maximum(shifted / self._factor - self._epsilon, 0), liquidity)
         upper = np.maximum(shifted * self._factor - self._epsilon, liquidity)
-        in_range = np.logical_and.reduce((self._low <= X) & (self._high >= X), axis=1)
-        return liquidity, lower, upper, in_range
-
-    def _vote(self, scaled):
-        """The forest's mean for each row."""
-        if len(scaled) < MANY:
-            return self._forest.run(None, {"X": scaled})[0][:, 0]
-        # Similar rows take the same branches: one after the other they are scored three times
-        # as fast, to the same bits. Groups of similar volume, within them by capitalisation.
-        group = np.empty(len(scaled), int)
-        group[np.argsort(scaled[:, 0])] = np.arange(len(scaled)) // math.isqrt(len(scaled))
-        order = np.lexsort((scaled[:, 1], group))
-        liquidity = np.empty(len(scaled))
-        liquidity[order] = self._forest.run(None, {"X": scaled[order]})[0][:, 0]
-        return liquidity
+        return liquidity, lower, upper, self.in_range(X)
 
     def answer(self, X, threshold=None):
         """The five output columns by name, each of shape (rows,), for rows that obey the rules.
@@ -129,75 +285,326 @@ class LiquidityModel(PythonModel):
             "in_range": in_range,
         }
 
-    def _threshold(self, threshold):
-        if threshold is None:
-            return self.metadata["threshold"]
-        if type(threshold) not in (float, int) or not abs(threshold) <= self.largest:
-            raise _invalid(
-                f"params, threshold: expected a finite number <= {self.largest:g}, "
-                f"got {_shown(threshold)}"
-            )
-        return threshold
 
-    # Without the hint on model_input MLflow warns at every load.
-    def predict(self, context, model_input: pd.DataFrame, params=None):
-        """Score a frame with the four columns; whatever is wrong is INVALID_PARAMETER_VALUE."""
-        threshold = (params or {}).get("threshold")
-        threshold = threshold.item() if isinstance(threshold, np.generic) else threshold
-        try:
-            X = self.parse(model_input)
-            self.check(X, model_input)
-            # Whoever assigns the answer to the columns of a filtered frame relies on its index.
-            return pd.DataFrame(self.answer(X, threshold), index=model_input.index)
-        except MlflowException:
-            raise
-        except Exception as error:  # MLflow's server would answer with a stack trace
-            raise _invalid(
-                f"the rows cannot be scored: expected a table with {', '.join(self.features)}, got "
-                f"{type(model_input).__name__} ({type(error).__name__}: {error})"
-            ) from error
+class Forecast(Scorer):
+    """A coin's days in, its liquidity some days later out, with a range and P(High).
 
-    def parse(self, columns):
-        """Float64 of shape (rows, 4) from a frame or a mapping of names to sequences.
+    Each row is answered from its own values and earlier days of the same coin among the rows; one
+    without coin or date stands alone. In X the coin is a number, NaN where it is not known, and
+    the date a day since 1970.
+    """
 
-        A string that holds a number counts as one; what is no number (text, null, a boolean)
-        becomes NaN, which `check` refuses. Raises INVALID_PARAMETER_VALUE for a column that is
-        missing or stands there twice.
+    optional = (COIN, DATE)
+
+    def __init__(self, metadata, forest):
+        super().__init__(metadata, forest)
+        interval = metadata["interval"]
+        self._edges = np.array(interval["absd30_edges"])
+        self._middle = interval["absd30_middle"]
+        # Per group of volatility, on the scale of log10(liquidity + epsilon).
+        self._ends = np.column_stack([interval["low"], interval["high"]])
+        self._residuals = [np.array(quantiles) for quantiles in interval["residual_quantiles"]]
+
+    def parse(self, columns, coins=None):
+        """Float64 of shape (rows, features + 2): the numbers, then coin and date.
+
+        `coins` numbers the names, `{name: number}`, and takes up new ones; who passes the same
+        one for several blocks of a file has one number for a coin throughout.
         """
-        names = list(columns)
-        for name in self.features:
-            if (count := names.count(name)) != 1:
-                found = "given more than once" if count else "missing"
-                raise _invalid(f"column {name}: {found}; expected {', '.join(self.features)}")
-        return np.column_stack([_numbers(columns[name]) for name in self.features])
+        X = super().parse(columns)
+        coin, day = np.full((2, len(X)), np.nan)
+        if COIN in columns:
+            coins = {} if coins is None else coins
+            coin[:] = [_coin(value, coins) for value in columns[COIN]]
+        if DATE in columns:
+            days = {}  # a panel repeats each date for every coin
+            day[:] = [_day(value, days) for value in columns[DATE]]
+        return np.column_stack([X, coin, day])
 
     def broken(self, X):
-        """Which values break their rule, boolean of the shape of X (rows, 4)."""
-        return ~((self._lowest <= X) & (self.largest >= X))
-
-    def check(self, X, columns=None):
-        """Raise INVALID_PARAMETER_VALUE with row, column, rule and value where X breaks a rule.
-
-        The value named is that in `columns`, what X was parsed from, where it is given.
-        """
-        if not len(X):
-            raise _invalid("0 rows: expected at least one")
-        broken = self.broken(X)
-        if broken.any():
-            # Column by column: who got a unit wrong got it wrong from the first row on.
-            column, row = np.argwhere(broken.T)[0]
-            name = self.features[column]
-            values = X[:, column] if columns is None else pd.Series(columns[name], dtype=object)
-            raise _invalid(f"row {row}, {self.problem(name, list(values)[row])}")
+        """Which values break their rule, boolean of the shape of X."""
+        numbers = len(self.features)
+        return np.column_stack([super().broken(X[:, :numbers]), X[:, numbers:] == NOT_ALLOWED])
 
     def problem(self, name, value):
         """What is wrong with a value that breaks the rule of column `name`, in one clause."""
-        value = value.item() if isinstance(value, np.generic) else value
-        lowest, included = self.rules[name]
-        return (
-            f"column {name}: expected a finite number {'>=' if included else '>'} {lowest:g} and "
-            f"<= {self.largest:g}, got {_shown(value)}"
+        if name in self.features:
+            return super().problem(name, value)
+        expected = "a name as text" if name == COIN else "a day such as 2026-01-31"
+        return f"column {name}: expected {expected}, got {_shown(value)}"
+
+    def answer(self, X, threshold=None):
+        """The seven output columns by name, each of shape (rows,), for rows that obey the rules."""
+        coin, day = keys(X[:, len(self.features) :])
+        history, days_used = history_features(coin, day, *X[:, : len(self.features)].T)
+        return self.forecast(history, days_used, X, threshold)
+
+    def answer_newest(self, X, threshold=None):
+        """What `answer` says of the newest row of one coin whose rows all have a date."""
+        _, day = keys(X[:, len(self.features) :])
+        numbers = X[:, : len(self.features)]
+        history, days_used, newest = last_features(day, *numbers.T)
+        return self.forecast(history, days_used, X[newest : newest + 1], threshold)
+
+    def forecast(self, history, days_used, X, threshold=None):
+        """The seven output columns from history features, for all horizons alike.
+
+        `threshold` None is the model's own; raises INVALID_PARAMETER_VALUE for no finite number.
+        """
+        threshold = self._threshold(threshold)
+        level = self._vote(history) + history[:, EW7]
+        group = residual_group(
+            history[:, ABSD30], days_used, edges=self._edges, middle=self._middle
         )
+        ends = level[:, None] + self._ends[group]
+        liquidity, lower, upper = (
+            np.maximum(10.0**values - self._epsilon, 0.0) for values in (level, *ends.T)
+        )
+        shifted = threshold + self._epsilon
+        needed = (np.log10(shifted) if shifted > 0 else -np.inf) - level
+        return {
+            "liquidity": liquidity,
+            "level": np.where(liquidity > threshold, "High", "Low"),
+            "lower": np.minimum(lower, liquidity),
+            "upper": np.maximum(upper, liquidity),
+            "in_range": self.in_range(X),
+            "p_high": share_above(needed, group, self._residuals),
+            "days_used": days_used,
+        }
+
+
+def residual_group(absd30, days_used, *, edges, middle):
+    """The group of each row by its volatility, of shape (rows,), for intervals and P(High).
+
+    0 to len(edges) by absd30; then two for histories shorter than LONG_HISTORY, whose absd30 is an
+    estimate from few days, below and above `middle`; then one for those too short to have any.
+    """
+    short = len(edges) + 1
+    group = np.searchsorted(edges, absd30, side="right")  # NaN comes last, and is replaced below
+    group = np.where(days_used < LONG_HISTORY, short + (absd30 > middle), group)
+    return np.where(np.isnan(absd30), short + 2, group)
+
+
+def share_above(needed, group, quantiles):
+    """The share of its group's residuals that exceed what each row needs, of shape (rows,).
+
+    `quantiles` has an ascending array per group, evenly spaced in probability; between them the
+    distribution is linear.
+    """
+    share = np.empty(len(needed))
+    for number in np.unique(group):
+        rows, residuals = group == number, quantiles[number]
+        share[rows] = 1 - np.interp(needed[rows], residuals, np.linspace(0, 1, len(residuals)))
+    return share
+
+
+def keys(columns):
+    """The columns coin and date of X as the integers that `history_features` takes."""
+    known = ~np.isnan(columns)
+    coin = np.where(known[:, 0], columns[:, 0], UNKNOWN_COIN).astype(np.int64)
+    day = np.full(len(columns), UNKNOWN_DAY)
+    day[known[:, 1]] = columns[known[:, 1], 1]
+    return coin, day
+
+
+def _coin(value, coins):
+    """The number of a name, NaN for an unknown one, NOT_ALLOWED for what is no name."""
+    if not isinstance(value, str):
+        return np.nan if _is_missing(value) else NOT_ALLOWED
+    name = value.strip()
+    return np.nan if name in UNKNOWN_NAMES else coins.setdefault(name, len(coins))
+
+
+def _day(value, days):
+    """Days since 1970 of a date, NaN for an unknown one, NOT_ALLOWED for what is no date.
+
+    A time of day belongs to the day that it is the end of: the middle of the 24 hours before it
+    decides, and a time of exactly 00:00 UTC is that day itself.
+    """
+    if not isinstance(value, str):
+        return np.nan if _is_missing(value) else NOT_ALLOWED
+    if value not in days:
+        days[value] = _parse_day(value.strip())
+    return days[value]
+
+
+def _parse_day(text):
+    if text in UNKNOWN_NAMES:
+        return np.nan
+    if not ISO_DATE.fullmatch(text):
+        return NOT_ALLOWED
+    try:
+        time = datetime.fromisoformat(text)
+        time = time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+        seconds = (time - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(seconds=1)
+    except (ValueError, OverflowError):
+        return NOT_ALLOWED
+    midnight = seconds % 86_400 == 0 and not time.microsecond
+    day = (seconds if midnight else seconds - 43_200) // 86_400
+    return float(day) if FIRST_DAY <= day <= LAST_DAY else NOT_ALLOWED
+
+
+def _is_missing(value):
+    return value is None or value is pd.NA or value is pd.NaT or value != value
+
+
+def history_features(coin, day, volume, cap, price, *, days=None, answer=None):
+    """Compute the features of rows in any order, and the number of days that they come from.
+
+    Five arrays of shape (rows,): `coin` as integers, UNKNOWN_COIN where it is not known; `day` as
+    days since 1970 in UTC, or UNKNOWN_DAY; volume of 24 hours, capitalisation and price in USD.
+    A row is answered from its own values and earlier days of its coin; of several rows of a coin
+    and day each is answered from its own values, and the last one counts for later days. A row
+    without coin or day stands alone. A row whose volume is not a number >= 0, or whose cap is not
+    a number > 0, is a gap: it counts for no other row and has no feature but the weekday.
+
+    `answer` holds the positions of the rows to answer (None: all of them); `days` how far back each
+    of them may look, itself included (None: DAYS), as one number or one per answered row.
+
+    Returns X of shape (answered rows, 14), columns as HISTORY_FEATURES, float64 with NaN for what
+    is not known, and `days_used` of shape (answered rows,): the days present in the window, 0 in a
+    gap.
+    """
+    coin, day = np.asarray(coin, np.int64), np.asarray(day, np.int64)
+    answer = np.arange(len(day)) if answer is None else np.asarray(answer, np.int64)
+    return answer_rows(coin, day, logarithms(volume, cap, price), answer, days)
+
+
+def last_features(day, volume, cap, price):
+    """Answer the newest row of one coin, as `history_features` does but at a quarter of its cost.
+
+    Days are all known; of several rows of the newest day it is the last one. Returns X of shape
+    (1, 14), `days_used` of shape (1,) and the row's position.
+    """
+    day, logs = np.asarray(day, np.int64), logarithms(volume, cap, price)
+    newest = len(day) - 1
+    if day[newest] != day.max():
+        newest -= int(day[::-1].argmax())
+    own = logs[:, newest : newest + 1]
+    if np.isnan(own[0, 0]):
+        return *answer_rows(np.zeros(len(day), np.int64), day, logs, np.array([newest])), newest
+    age = day[newest] - day
+    # A gap must not take the place of another row of its day.
+    seen = (age > 0) & (age < DAYS) & (logs[0] == logs[0])
+    window = np.full((3, DAYS), np.nan)
+    window[:, age[seen]] = logs[:3, seen]
+    window[0, 0] = own[0, 0]
+    X, used = _features(window[:1], window[1:, None, _LAGS], own, day[newest : newest + 1])
+    return X, used, newest
+
+
+def logarithms(volume, cap, price):
+    """Log10 of liquidity + EPSILON, of volume + 1, of price and of cap, of shape (4, rows).
+
+    All four are NaN where volume or cap break their rules, the price where it is no number > 0.
+    """
+    volume, cap, price = (np.asarray(values, np.float64) for values in (volume, cap, price))
+    logs = np.empty((4, len(volume)))
+    with np.errstate(all="ignore"):
+        logs[0] = volume / cap
+        known = (volume >= 0) & (cap > 0) & (cap < np.inf) & (logs[0] < np.inf)
+        logs[0] += EPSILON
+        logs[1] = volume + 1
+        logs[2] = np.where((price > 0) & (price < np.inf), price, np.nan)
+        logs[3] = cap
+        logs[:, ~known] = np.nan
+        return np.log10(logs)
+
+
+def answer_rows(coin, day, logs, answer, days=None):
+    """`history_features` from the logarithms of the rows."""
+    # A row without coin or day is a coin of its own, with one day.
+    alone = (coin < 0) | (day == UNKNOWN_DAY)
+    coin = np.where(alone, coin.max(initial=-1) + 1 + np.arange(len(coin)), coin)
+    when = np.where(alone, 0, day)
+    rows = np.flatnonzero(logs[0] == logs[0])
+    rows = rows[np.lexsort((when[rows], coin[rows]))]  # stable: a day's last row stays the last
+    logs, place = logs[:, rows], _places(coin[rows], when[rows])
+    position = np.full(len(coin), -1)
+    position[rows] = np.arange(len(rows))
+    position = position[answer]
+
+    X = np.full((len(answer), len(HISTORY_FEATURES)), np.nan)
+    X[:, -1] = _weekday(day[answer])
+    used = np.zeros(len(answer), np.int64)
+    days = None if days is None else np.broadcast_to(days, len(answer))
+    order = np.argsort(position, kind="stable")
+    start = np.searchsorted(position[order], 0)  # before it are the gaps
+    while start < len(order):
+        reach = place[position[order[start]]] + _SPAN
+        some = order[start : start + _ROWS]
+        some = some[place[position[some]] < reach]
+        limit = None if days is None else days[some, None]
+        X[some], used[some] = _block(place, logs, position[some], day[answer[some]], limit)
+        start += len(some)
+    return X, used
+
+
+def _places(coin, day):
+    """Days on one line, sorted by coin and day, none within DAYS of another coin's.
+
+    Gaps of more than DAYS are DAYS long here: nothing looks across them.
+    """
+    step = np.minimum(np.diff(day, prepend=day[:1]), DAYS)
+    step[1:][np.diff(coin) != 0] = DAYS
+    return np.cumsum(step)
+
+
+def _block(place, logs, rows, day, days):
+    """Answer `rows`, ascending positions among the sorted rows, whose days are not far apart."""
+    places = place[rows]
+    top, low = places[-1], places[0] - DAYS
+    first, last = np.searchsorted(place, low, side="right"), rows[-1] + 1
+    # Newest first, so that a row's own day and the days before it follow one another.
+    line = np.full((3, top - low), np.nan)
+    # Of several rows of a day the last one stays: NumPy assigns them in their order.
+    line[:, top - place[first:last]] = logs[:3, first:last]
+    starts = top - places
+    window = np.lib.stride_tricks.sliding_window_view(line[0], DAYS)[starts]
+    lags = line[1:, starts[:, None] + _LAGS]
+    own = logs[:, rows]
+    window[:, 0] = own[0]
+    if days is not None:
+        window = np.where(days > _AGES, window, np.nan)
+        lags = np.where(days > _LAGS, lags, np.nan)
+    return _features(window, lags, own, day)
+
+
+def _features(window, lags, own, day):
+    """The 14 features and the days present.
+
+    `window`: log10 liquidity of shape (rows, DAYS), newest first, NaN where there is no row;
+    `lags`: log10 volume and price of shape (2, rows, 2), one and seven days earlier; `own`:
+    logarithms of the rows.
+    """
+    present = (window == window).astype(np.float64)
+    level = np.where(present, window, 0.0)
+    count = present @ _COUNTS
+    ew7 = np.add.accumulate(level * _WEIGHTS, axis=1)[:, -1] / count[:, 4]
+    means = np.add.accumulate(level, axis=1)[:, _MEANS] / count[:, :4]
+    changes = np.abs(window[:, :30] - window[:, 1:31])
+    squares = np.square(window[:, :7] - means[:, 1:2])
+
+    X = np.empty((len(window), len(HISTORY_FEATURES)))
+    X[:, 0] = window[:, 0] - ew7
+    X[:, 1] = ew7
+    X[:, 2] = window[:, 1] - ew7
+    X[:, 3:7] = means - ew7[:, None]
+    # fmax takes the number where the other is NaN: an unknown term adds 0.
+    X[:, 7] = np.add.accumulate(np.fmax(changes, 0.0), axis=1)[:, -1]
+    X[:, 7] /= _CHANGES[np.count_nonzero(changes == changes, axis=1)]
+    X[:, 8] = np.add.accumulate(np.fmax(squares, 0.0), axis=1)[:, -1]
+    X[:, 8] = np.sqrt(X[:, 8] / _FREEDOM[count[:, 1].astype(np.int64)])
+    X[:, 9] = own[1] - lags[0, :, 0]
+    X[:, 10:12] = own[2][:, None] - lags[1]
+    X[:, 12] = own[3]
+    X[:, 13] = _weekday(day)
+    return X, count[:, 3].astype(np.int64)
+
+
+def _weekday(day):
+    """Monday is 0, NaN where the day is not known; 1970-01-01 was a Thursday."""
+    return np.where(day == UNKNOWN_DAY, np.nan, (day + 3) % 7)
 
 
 def _numbers(values):

@@ -11,41 +11,42 @@ import mlflow
 import numpy as np
 import skops.io
 
-from liquidity.contract import COVERAGE, EPSILON, FEATURES, INPUTS, LARGEST, THRESHOLD, VOLUME
-from liquidity.data.table import describe_target, inputs_and_target
+from liquidity.contract import COIN, INPUTS, LARGEST, THRESHOLD, VOLUME
 from liquidity.model.compile import check_parity, compile_forest
-from liquidity.model.loading import SAME_DAY
+from liquidity.model.loading import kind_of
 
 EXAMPLES = 20
 # What scoring needs, and no more; the full mlflow would bring scikit-learn with it.
 REQUIREMENTS = ("mlflow-skinny", "numpy", "pandas", "onnxruntime")
 
 
-def log_model(pipeline, train, *, quantile, digest):
+def log_model(pipeline, train, X, *, horizon, target, interval, digest):
     """Compile, compare and log the fitted pipeline as the active run's model; returns its URI.
 
-    The largest differences become the run's metrics parity_*; raises ParityError before
-    anything is logged.
+    `train` is the frame of the training rows, `X` the pipeline's inputs for them; `target` and
+    `interval` are the task's own metadata. The largest differences become the run's metrics
+    parity_*; raises ParityError before anything is logged.
     """
+    kind = kind_of(horizon)
+    metadata = build_metadata(
+        pipeline, train, horizon=horizon, target=target, interval=interval, digest=digest
+    )
     with tempfile.TemporaryDirectory() as folder:
-        artifacts = write_artifacts(
-            Path(folder), pipeline, train, quantile=quantile, data_digest=digest
-        )
-        X, _ = inputs_and_target(train)
+        artifacts = write_artifacts(Path(folder), pipeline, metadata)
         parity = check_parity(pipeline, Path(artifacts["forest"]).read_bytes(), X)
         mlflow.log_metrics({f"parity_{name}": value for name, value in asdict(parity).items()})
         model = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(Path(__file__).with_name("model.py")),
             artifacts=artifacts,
-            signature=SAME_DAY.signature(threshold=THRESHOLD),
-            input_example=train[FEATURES].head(3).reset_index(drop=True),
+            signature=kind.signature(threshold=THRESHOLD),
+            input_example=_input_example(train, kind),
             pip_requirements=[f"{package}=={installed(package)}" for package in REQUIREMENTS],
         )
     return model.model_uri
 
 
-def write_artifacts(folder, pipeline, train, *, quantile, data_digest):
+def write_artifacts(folder, pipeline, metadata):
     """Write pipeline.skops, forest.onnx and metadata.json; returns their paths by name."""
     paths = {
         "pipeline": folder / "pipeline.skops",
@@ -55,36 +56,45 @@ def write_artifacts(folder, pipeline, train, *, quantile, data_digest):
     skops.io.dump(pipeline, paths["pipeline"])
     forest = compile_forest(pipeline[-1])
     paths["forest"].write_bytes(forest)
-    metadata = build_metadata(pipeline, train, quantile=quantile, data_digest=data_digest)
     # A forest and a metadata file that do not belong together would score, and be wrong.
-    metadata["forest_sha256"] = hashlib.sha256(forest).hexdigest()
-    paths["metadata"].write_text(json.dumps(metadata, indent=2) + "\n")
+    metadata = metadata | {"forest_sha256": hashlib.sha256(forest).hexdigest()}
+    paths["metadata"].write_text(json.dumps(metadata, indent=2, default=np.ndarray.tolist) + "\n")
     return {name: str(path) for name, path in paths.items()}
 
 
-def build_metadata(pipeline, train, *, quantile, data_digest):
+def build_metadata(pipeline, train, *, horizon, target, interval, digest):
     """All that the model knows beside its forest, as one JSON object."""
-    scaler = pipeline[0]
+    scaler, kind = pipeline[0], kind_of(horizon)
+    features = list(kind.inputs)
     order = train[VOLUME].rank(method="first", ascending=False)
     wanted = np.unique(np.linspace(1, len(train), EXAMPLES).round())
     examples = train[order.isin(wanted)].sort_values(VOLUME, ascending=False)
     return {
-        "format": SAME_DAY.newest_format,
-        "features": FEATURES,
-        "rules": {name: [c.rule.lowest, c.rule.included] for name, c in INPUTS.items()},
+        "format": kind.newest_format,
+        "horizon": horizon,
+        "features": features,
+        "rules": {
+            name: [INPUTS[name].rule.lowest, INPUTS[name].rule.included] for name in features
+        },
         "largest": LARGEST,
-        **describe_target(train),
+        **target,
         "threshold": THRESHOLD,
-        "scaler": {"mean": scaler.mean_.tolist(), "scale": scaler.scale_.tolist()},
-        "interval": {"coverage": COVERAGE, "quantile": quantile, "epsilon": EPSILON},
-        "training_ranges": {name: _usual_range(train[name].to_numpy()) for name in FEATURES},
+        "scaler": {"mean": scaler.mean_, "scale": scaler.scale_},
+        "interval": interval,
+        "training_ranges": {name: _usual_range(train[name].to_numpy()) for name in features},
         "training_rows": len(train),
-        "data_digest": data_digest,
+        "data_digest": digest,
         "examples": [
-            {"coin": row["coin"], "values": [row[name] for name in FEATURES]}
+            {"coin": row[COIN], "values": [row[name] for name in features]}
             for row in examples.to_dict("records")
         ],
     }
+
+
+def _input_example(train, kind):
+    optional = [name for name in kind.optional if name in train]
+    example = train[[*kind.inputs, *optional]].head(3).reset_index(drop=True)
+    return example.assign(**{name: example[name].astype(str) for name in optional})
 
 
 def _usual_range(values):

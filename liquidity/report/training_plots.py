@@ -14,7 +14,7 @@ from liquidity.contract import (
 )
 from liquidity.report.style import BLUE, GREY, ORANGE, axes_of
 
-TUNED = ("max_depth", "min_samples_split", "n_estimators")
+SIZE = "n_estimators"
 
 
 def search_figures(trials):
@@ -40,8 +40,9 @@ def model_figures(y, y_pred, *, quantile, importance):
 
 
 def grid_heatmap(trials):
-    """Mean r2 over max_depth x min_samples_split, one panel per number of trees."""
-    depths, splits, sizes = (_values(trials, name) for name in TUNED)
+    """Mean r2 over the first param and the others, one panel per number of trees."""
+    first, others = _names(trials)
+    depths, splits, sizes = _axes(trials)
     r2 = {_point(trial): trial.r2 for trial in trials}
     norm = Normalize(min(r2.values()), max(r2.values()) or 1)
     width = 1.6 + len(sizes) * (0.9 + 0.75 * len(splits))
@@ -53,17 +54,18 @@ def grid_heatmap(trials):
         for (row, column), value in np.ndenumerate(values):
             shade = "black" if norm(value) > 0.6 else "white"
             panel.text(column, row, f"{value:.3f}", ha="center", va="center", color=shade, size=8)
-        panel.set_xticks(range(len(splits)), splits)
+        panel.set_xticks(range(len(splits)), [_label(split) for split in splits])
         panel.set_yticks(range(len(depths)), [str(depth) for depth in depths])
-        panel.set(title=f"{size} trees", xlabel="min_samples_split")
-    panels[0].set_ylabel("max_depth")
+        panel.set(title=f"{size} trees", xlabel=", ".join(others))
+    panels[0].set_ylabel(first)
     figure.colorbar(image, ax=panels, label="mean r2 over the folds")
     return figure
 
 
 def r2_by_trees(trials):
-    """Mean r2 against the number of trees: colour for depth, line style for split."""
-    depths, splits, sizes = (_values(trials, name) for name in TUNED)
+    """Mean r2 against the number of trees: colour for the first param, line style for others."""
+    first, others = _names(trials)
+    depths, splits, sizes = _axes(trials)
     r2 = {_point(trial): trial.r2 for trial in trials}
     figure, axes = axes_of((8, 4.5))
     colours = colormaps["viridis"](np.linspace(0, 0.85, len(depths)))
@@ -77,7 +79,7 @@ def r2_by_trees(trials):
                 linestyle=styles[number % len(styles)],
                 marker="o",
                 markersize=4,
-                label=f"depth {depth}, split {split}",
+                label=f"{first} {depth}, {', '.join(others)} {_label(split)}",
             )
     axes.set(title="r2 against the size of the forest", xlabel="trees", ylabel="mean r2")
     axes.set_xticks(sizes)
@@ -86,8 +88,9 @@ def r2_by_trees(trials):
 
 
 def parallel_coordinates(trials):
-    """One line per trial over the three tuned params and its r2; the best stands out."""
-    names = [*reversed(TUNED), "r2"]
+    """One line per trial over the tuned params and its r2; the best is in orange."""
+    first, others = _names(trials)
+    names = [SIZE, *reversed(others), *([first] if first else []), "r2"]
     scales = [_values(trials, name) for name in names[:-1]]
     scores = np.array([trial.r2 for trial in trials])
     norm = Normalize(scores.min(), scores.max() if np.ptp(scores) else scores.min() + 1)
@@ -218,9 +221,26 @@ def confusion_matrix(y, y_pred):
     return figure
 
 
-def _values(trials, name):
-    return list(dict.fromkeys(trial.params[name] for trial in trials))
+def _names(trials):
+    """The first tuned param beside the size, and the names of the others."""
+    first, *others = [name for name in trials[0].params if name != SIZE] or [""]
+    return first, others
+
+
+def _axes(trials):
+    """The values of the first param, of the others together, and the sizes, as they come."""
+    points = [_point(trial) for trial in trials]
+    return [list(dict.fromkeys(values)) for values in zip(*points, strict=True)]
 
 
 def _point(trial):
-    return tuple(trial.params[name] for name in TUNED)
+    rest = [trial.params[name] for name in trial.params if name != SIZE]
+    return (*rest[:1], None)[0], tuple(rest[1:]), trial.params[SIZE]
+
+
+def _label(values):
+    return ", ".join(map(str, values))
+
+
+def _values(trials, name):
+    return list(dict.fromkeys(trial.params[name] for trial in trials))

@@ -8,6 +8,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 SEARCH_KEY = "search_key"
 PROCESS = "process"
+HORIZON = "horizon"
 RESUMED_FROM = "resumed_from"
 FOLD_METRIC = "r2_fold_"
 PAGE = 1000
@@ -15,8 +16,13 @@ PAGE = 1000
 
 def trial_key(child):
     """A trial's params out of the texts that MLflow keeps, as its `Trial.key`."""
-    params = child.data.params
-    return tuple(sorted((k, None if v == "None" else int(v)) for k, v in params.items()))
+    return tuple(sorted((name, _value(text)) for name, text in child.data.params.items()))
+
+
+def _value(text):
+    if text == "None":
+        return None
+    return int(text) if text.isdigit() else float(text)
 
 
 def end_run(client, run, status):

@@ -43,6 +43,17 @@ def find_finished(key, folds, *, grid, resume, console):
     return finished
 
 
+def finished_before(key, *, model_name):
+    """The run of a horizon that finished this search within a list that did not, or None."""
+    client = mlflow.MlflowClient()
+    for run in search_runs(f"tags.{SEARCH_KEY} = '{key}' and attributes.status = 'FINISHED'"):
+        outer = run.data.tags.get(MLFLOW_PARENT_RUN_ID)
+        same = run.data.params.get("model_name") == model_name
+        if outer and same and client.get_run(outer).info.status != "FINISHED":
+            return run
+    return None
+
+
 def finished_trials(key, *, folds):
     """Trials of earlier searches with this key that did not finish: `{run id: Trial}`."""
     client = mlflow.MlflowClient()
@@ -68,8 +79,9 @@ def close_dead_runs(key):
         is_child = MLFLOW_PARENT_RUN_ID in run.data.tags
         if not is_alive(run.data.tags[PROCESS]):
             end_run(client, run, "FAILED")
-            if not is_child:
+            if SEARCH_KEY in run.data.tags:  # trials of its own, and a model
                 end_unfinished(client, run, "FAILED")
+            if not is_child:
                 notes.append(f"Run {run.info.run_id} was killed; it is FAILED now.")
         elif run.data.tags.get(SEARCH_KEY) == key and run.data.tags[PROCESS] != process_tag():
             notes.append(f"Run {run.info.run_id} is doing this search too.")

@@ -13,6 +13,7 @@ from liquidity.processes import process_tag
 from liquidity.runs import store
 from liquidity.runs.records import (
     FOLD_METRIC,
+    HORIZON,
     PROCESS,
     RESUMED_FROM,
     children_of,
@@ -25,16 +26,22 @@ from liquidity.search.grid import ranks
 
 
 @contextmanager
-def parent_run(*, experiment, params, tags):
+def parent_run(*, experiment, params, tags, outer=None):
     """The job's run: FINISHED, or KILLED after Ctrl-C and SIGTERM, or FAILED, never RUNNING;
     what was being written then, a trial or the model, ends with it. Where the server is gone,
     the next job's `close_dead_runs` ends it.
 
-    Under `mlflow run` it is the run that MLflow made, in the experiment that it chose.
+    Under `mlflow run` it is the run that MLflow made, in the experiment that it chose. With an
+    `outer` run, the one of a list of horizons, it is a run within that one.
     """
-    if "MLFLOW_RUN_ID" not in os.environ:
-        mlflow.set_experiment(experiment)
-    run = mlflow.start_run(tags=tags | {PROCESS: process_tag()})
+    tags = tags | {PROCESS: process_tag()}
+    if outer:
+        name = f"{outer.info.run_name}, {tags[HORIZON]} days ahead"
+        run = mlflow.start_run(nested=True, tags=tags, run_name=name)
+    else:
+        if "MLFLOW_RUN_ID" not in os.environ:
+            mlflow.set_experiment(experiment)
+        run = mlflow.start_run(tags=tags)
     status = RunStatus.FAILED
     try:
         # `mlflow run` has logged its parameters already, as typed; a param cannot be changed.
@@ -67,10 +74,10 @@ def log_trial(parent, trial, *, resumed_from=None):
     client = mlflow.MlflowClient()
     end = now()
     start = end - int(1000 * trial.fit_seconds)
-    name = "{n_estimators} trees, depth {max_depth}, split {min_samples_split}"
+    name = ", ".join(f"{name} {value}" for name, value in sorted(trial.params.items()))
     tags = {
         MLFLOW_PARENT_RUN_ID: parent.info.run_id,
-        MLFLOW_RUN_NAME: name.format(**trial.params),
+        MLFLOW_RUN_NAME: name,
         PROCESS: process_tag(),
         **{k: v for k, v in parent.data.tags.items() if k in ("mlflow.user", "mlflow.source.name")},
         **({RESUMED_FROM: resumed_from} if resumed_from else {}),

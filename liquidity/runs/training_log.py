@@ -1,32 +1,29 @@
 """What a training writes into its parent run, step by step."""
 
+import math
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
 from mlflow.data.sources import LocalArtifactDatasetSource
-from sklearn.inspection import permutation_importance
 
-from liquidity import evaluation
-from liquidity.contract import CLEANED_DATA, COIN, DATE, FEATURES, TARGET
-from liquidity.data.table import inputs_and_target
+from liquidity.contract import COIN, DATE, TARGET
 from liquidity.progress import notice, progress_bar
 from liquidity.report import training_plots
 from liquidity.runs import tracking
+from liquidity.runs.tables import write_table
 from liquidity.search.grid import best_trial
 
 
-def log_data(table, cleaning, *, source):
+def log_data(task, cleaning, *, source):
     """The cleaned table, what cleaning did, and both sets as MLflow datasets."""
     mlflow.log_metrics({"rows_read": cleaning.rows_read, "rows_used": cleaning.rows_used})
     mlflow.log_dict(cleaning.to_dict(), "cleaning.json")
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, CLEANED_DATA)
-        table.to_csv(path, index=False)
-        mlflow.log_artifact(path)
-    for name, context in (("train", "training"), ("test", "test")):
-        rows = table.loc[table["set"] == name, [DATE, COIN, *FEATURES, TARGET]]
+        mlflow.log_artifact(write_table(task.table, Path(folder), horizon=task.horizon))
+    for frame, context in ((task.training, "training"), (task.test, "test")):
+        rows = frame[[DATE, COIN, *task.features, TARGET]]
         dataset = mlflow.data.from_pandas(
             rows, LocalArtifactDatasetSource(source), targets=TARGET, name=Path(source).name
         )
@@ -64,19 +61,11 @@ def log_search(run, trials):
     log_figures(training_plots.search_figures(trials))
 
 
-def log_evaluation(fitted, test, *, quantile, baselines):
-    """Score the test rows, log metrics and figures, and return the metrics."""
-    X, y = inputs_and_target(test)
-    y_pred = fitted.predict(X)
-    metrics = baselines | evaluation.final_metrics(y, y_pred, quantile=quantile)
-    mlflow.log_metrics(metrics)
-    importance = permutation_importance(fitted, X, y, scoring="r2", n_repeats=5, random_state=0)
-    log_figures(
-        training_plots.model_figures(
-            y, y_pred, quantile=quantile, importance=importance.importances
-        )
-    )
-    return metrics
+def log_evaluation(metrics, figures):
+    """The metrics and figures of the test rows, which a task returns."""
+    # MLflow's stores do not all take NaN: what cannot be said of so few rows is not logged.
+    mlflow.log_metrics({name: value for name, value in metrics.items() if math.isfinite(value)})
+    log_figures(figures)
 
 
 def log_figures(figures):

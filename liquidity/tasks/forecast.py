@@ -1,0 +1,268 @@
+"""Liquidity of the same coin some days later, from the coin's own last 90 days."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from liquidity.contract import (
+    COIN,
+    COVERAGE,
+    DATE,
+    EPSILON,
+    FORECAST_FEATURES,
+    RATIO,
+    TARGET,
+    THRESHOLD,
+    percent,
+)
+from liquidity.errors import MarketDataError, SettingsError
+from liquidity.forecast import baselines, skill
+from liquidity.forecast.intervals import fit_intervals, groups, interval, p_high
+from liquidity.forecast.panel import (
+    cut_features,
+    cut_histories,
+    embargo_split,
+    horizon_target,
+    time_folds,
+)
+from liquidity.model.model import ABSD30, DAYS, EW7, history_features, logarithms
+from liquidity.report.forecast_plots import forecast_figures
+from liquidity.search.pipeline import fit_pipeline
+from liquidity.tasks.task import Task
+
+LEAST_DAYS = 30  # of data beside the horizon
+LEAST_ROWS = 100  # of a month or a group whose coverage is quoted
+HIGH = float(np.log10(THRESHOLD + EPSILON))
+
+
+class Panel(NamedTuple):
+    """A market frame with what all horizons need of it: the columns of `history_features` as
+    arrays, its answer for every row, and L = log10(liquidity + EPSILON), of shape (rows,).
+    """
+
+    frame: pd.DataFrame
+    columns: tuple
+    X: np.ndarray
+    days_used: np.ndarray
+    level: np.ndarray
+
+
+def read_panel(frame):
+    """The Panel of a checked market frame."""
+    columns = (
+        pd.factorize(frame[COIN])[0],
+        frame[DATE].to_numpy("datetime64[D]").astype(np.int64),
+        *(frame[name].to_numpy(float) for name in FORECAST_FEATURES),
+    )
+    X, days_used = history_features(*columns)
+    return Panel(frame, columns, X, days_used, logarithms(*columns[2:])[0])
+
+
+@dataclass(frozen=True)
+class Forecast(Task):
+    """A forest of L(date + horizon) - ew7; see Task.
+
+    The first rows of X are the training rows as they are, on which trials are scored; behind them
+    are those whose history is cut, as they train. `X_test`, `days_used` and `days_used_test` are
+    the history features of the test rows and the days present in all of them.
+    """
+
+    days_used: np.ndarray = field(default=None)
+    cut_rows: np.ndarray = field(default=None)
+    X_test: np.ndarray = field(default=None)
+    days_used_test: np.ndarray = field(default=None)
+
+    features: ClassVar = FORECAST_FEATURES
+
+    def describe_target(self):
+        """What was learned, as metadata of the model."""
+        y = self.training[TARGET]
+        return {
+            "target": f"{TARGET} = {RATIO} of the same coin {_days(self.horizon)} after its date",
+            "target_is_ratio": False,
+            "target_range": [float(y.min()), float(y.max())],
+        }
+
+    def calibrate(self, tuned, *, n_jobs):
+        """The interval as metadata of the model, from residuals of rows that their forest had not
+        seen, with their history as it is and cut.
+        """
+        rows = len(self.training)
+        y = self.y + self.offset
+        mu = np.full(len(y), np.nan)
+        behind = np.full(rows, -1)
+        behind[self.cut_rows] = rows + np.arange(len(self.cut_rows))
+        for train, test in self.folds:
+            fitted = fit_pipeline(tuned, self.X[train], self.y[train], n_jobs=n_jobs)
+            both = np.concatenate([test, behind[test][behind[test] >= 0]])
+            mu[both] = fitted.predict(self.X[both]) + self.offset[both]
+        return self._calibrated(mu)
+
+    def calibrate_har(self):
+        """HAR's interval of the same kind, to compare with."""
+        rows = len(self.training)
+        y, mu = self.y + self.offset, np.full(len(self.y), np.nan)
+        for train, test in self.folds:
+            coefficients = baselines.fit_har(self.X[train], y[train])
+            mu[test] = baselines.har(coefficients, self.X[test])
+        mu[rows:] = np.nan
+        return self._calibrated(mu)
+
+    def _calibrated(self, mu):
+        known = ~np.isnan(mu)
+        cut = np.arange(len(mu)) >= len(self.training)
+        return fit_intervals(
+            (self.y + self.offset - mu)[known],
+            self.X[known][:, ABSD30],
+            self.days_used[known],
+            cut[known],
+        )
+
+    def evaluate(self, fitted, pipeline, interval_, *, n_jobs):
+        """Metrics on the test rows, baselines among them, and figures by file name."""
+        X, day = self.X_test, self.test[DATE].to_numpy("datetime64[D]").astype(np.int64)
+        y = np.log10(self.test[TARGET].to_numpy() + EPSILON)
+        rows = len(self.training)
+        coefficients = baselines.fit_har(self.X[:rows], (self.y + self.offset)[:rows])
+        mu = fitted.predict(X) + X[:, EW7]
+        har = baselines.har(coefficients, X)
+        group = groups(interval_, X, self.days_used_test)
+        lower, upper = interval(interval_, mu, group)
+        p = p_high(interval_, mu, group, threshold=THRESHOLD)
+        har_interval = self.calibrate_har()
+        har_group = groups(har_interval, X, self.days_used_test)
+        har_lower, har_upper = interval(har_interval, har, har_group)
+        high = y > HIGH
+        low_gain, high_gain = skill.gain_interval(y, mu, har, day, random_state=0)
+        persistence = baselines.persistence(X)
+        metrics = {
+            "test_r2": skill.r2(y, mu),
+            "persistence_test_r2": skill.r2(y, persistence),
+            "ewma_test_r2": skill.r2(y, baselines.ewma(X)),
+            "har_test_r2": skill.r2(y, har),
+            "har_gain": skill.r2(y, mu) - skill.r2(y, har),
+            "har_gain_lower": low_gain,
+            "har_gain_upper": high_gain,
+            "test_spearman": skill.spearman_per_date(y, mu, day),
+            "har_test_spearman": skill.spearman_per_date(y, har, day),
+            "test_brier": skill.brier(high, p),
+            "har_test_brier": skill.brier(
+                high, p_high(har_interval, har, har_group, threshold=THRESHOLD)
+            ),
+            "climatology_test_brier": skill.brier(
+                high, baselines.climatology((self.y + self.offset)[:rows], HIGH)
+            ),
+            "test_interval_score": skill.interval_score(y, lower, upper),
+            "har_interval_score": skill.interval_score(y, har_lower, har_upper),
+            "interval_coverage": skill.coverage(y, lower, upper),
+            "interval_coverage_worst_month": skill.worst_coverage(
+                y, lower, upper, skill.months(day), fewest=LEAST_ROWS
+            ),
+            "interval_coverage_worst_group": skill.worst_coverage(
+                y, lower, upper, skill.deciles(X[:, ABSD30]), fewest=LEAST_ROWS
+            ),
+            "typical_error": skill.typical_error(y, mu),
+            "persistence_typical_error": skill.typical_error(y, persistence),
+            "within_factor_2": skill.within_factor(y, mu, 2),
+            "persistence_within_factor_2": skill.within_factor(y, persistence, 2),
+        }
+        figures = forecast_figures(
+            y,
+            mu,
+            lower,
+            upper,
+            p,
+            persistence=persistence,
+            day=day,
+            volatility=skill.deciles(X[:, ABSD30]),
+            days_used=self.days_used_test,
+            horizon=self.horizon,
+        )
+        return {name: float(value) for name, value in metrics.items()}, figures
+
+    def summary(self, metrics):
+        """What the forecast is worth in a sentence, and the test figures beside the baselines."""
+        worth = "better than" if metrics["har_gain_lower"] > 0 else "not clearly better than"
+        return [
+            f"  In {_days(self.horizon)} the typical error is "
+            f"{metrics['typical_error']:.0%} instead of {metrics['persistence_typical_error']:.0%} "
+            f"if nothing changed; {metrics['within_factor_2']:.0%} instead of "
+            f"{metrics['persistence_within_factor_2']:.0%} are within a factor of two.",
+            f"  test r2 {metrics['test_r2']:8.4f}  tuned forest, of log10(liquidity + {EPSILON:g})",
+            f"  test r2 {metrics['har_test_r2']:8.4f}  HAR, a regression on the means of 1, 7 and "
+            f"30 days; the forest is {worth} it ({metrics['har_gain']:+.4f}, 95 % "
+            f"{metrics['har_gain_lower']:+.4f} to {metrics['har_gain_upper']:+.4f})",
+            f"  test r2 {metrics['ewma_test_r2']:8.4f}  weighted mean of the last days",
+            f"  test r2 {metrics['persistence_test_r2']:8.4f}  today's liquidity",
+            f"  the {percent(COVERAGE)} interval holds {metrics['interval_coverage']:.1%} of the "
+            f"test rows, {metrics['interval_coverage_worst_month']:.1%} in the worst month; "
+            f"P(High): Brier score {metrics['test_brier']:.4f}, HAR "
+            f"{metrics['har_test_brier']:.4f}, the share of High rows "
+            f"{metrics['climatology_test_brier']:.4f}",
+        ]
+
+
+def prepare(panel, horizon, *, split, test_size, cv, max_samples, random_state):
+    """The task of a panel; raises MarketDataError where there is too little of it."""
+    if split != "date":
+        raise SettingsError(
+            f"--split {split}: a forecast is tested on later dates than it learns from; use date."
+        )
+    frame, (coin, day, *_), X, days_used, level = panel
+    days = np.unique(day)
+    if len(days) < horizon + LEAST_DAYS:
+        raise MarketDataError(
+            f"A forecast of {_days(horizon)} needs snapshots of at least {horizon + LEAST_DAYS} "
+            f"days, got {len(days)}: add snapshots or lower --horizon."
+        )
+    y = horizon_target(coin, day, level, horizon=horizon)
+    known = np.flatnonzero(~np.isnan(y) & ~np.isnan(level))
+    dates = np.unique(day[known])
+    count = round(test_size * len(dates))
+    start = dates[-max(count, 1)] if len(dates) else 0
+    train, gap, test = (
+        known[rows] for rows in embargo_split(day[known], start=start, horizon=horizon)
+    )
+    folds = time_folds(day[train], cv=cv, horizon=horizon) if len(train) else []
+    smallest = min((min(len(a), len(b)) for a, b in folds), default=0)
+    if len(test) < 2 or len(folds) < cv or smallest < 2 or int(max_samples * smallest) < 1:
+        raise MarketDataError(
+            f"{len(known):,} of {len(frame):,} rows have a value {_days(horizon)} later, on "
+            f"{len(dates)} dates; that is too little for {cv} folds and a test in time order, "
+            f"each {_days(horizon)} apart: add snapshots, lower --cv or --horizon."
+        )
+    # What a forest that only ever saw long histories makes of a coin that is sent alone is worse
+    # than today's liquidity; so some rows train with a shorter one.
+    allowed = cut_histories(len(train), random_state=random_state)
+    cut = np.flatnonzero(allowed < DAYS)
+    X_cut, used_cut = cut_features(X, days_used, panel.columns, train[cut], allowed[cut])
+    fit_rows = np.arange(len(train))
+    fit_rows[cut] = len(train) + np.arange(len(cut))
+    X_all = np.concatenate([X[train], X_cut])
+    offset = X_all[:, EW7]
+    table = frame.loc[:, [DATE, COIN, *FORECAST_FEATURES]].copy()
+    table[TARGET] = np.maximum(10**y - EPSILON, 0)
+    table["set"] = "none"
+    for name, rows in (("train", train), ("gap", gap), ("test", test)):
+        table.iloc[rows, table.columns.get_loc("set")] = name
+    return Forecast(
+        horizon,
+        table,
+        table.iloc[train],
+        table.iloc[test],
+        X_all,
+        np.concatenate([y[train], y[train][cut]]) - offset,
+        fit_rows,
+        [(fit_rows[before], after) for before, after in folds],
+        offset,
+        days_used=np.concatenate([days_used[train], used_cut]),
+        cut_rows=cut,
+        X_test=X[test],
+        days_used_test=days_used[test],
+    )
+
+
+def _days(horizon):
+    return "1 day" if horizon == 1 else f"{horizon} days"

@@ -1,0 +1,67 @@
+"""Liquidity of the same row: what the design document asks for, and what its worth is."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from sklearn.inspection import permutation_importance
+
+from liquidity import evaluation
+from liquidity.contract import COVERAGE, EPSILON, FEATURES, RATIO, percent
+from liquidity.data.table import build_table, describe_target, inputs_and_target
+from liquidity.report.training_plots import model_figures
+from liquidity.tasks.task import Task
+
+
+@dataclass(frozen=True)
+class SameDay(Task):
+    """A forest that approximates a division; see Task."""
+
+    features: ClassVar = FEATURES
+
+    def describe_target(self):
+        """What was learned, as metadata of the model."""
+        return describe_target(self.training)
+
+    def calibrate(self, tuned, *, n_jobs):
+        """The interval as metadata of the model, from out-of-fold residuals."""
+        quantile = evaluation.interval_quantile(
+            tuned, self.X, self.y, folds=self.folds, n_jobs=n_jobs
+        )
+        return {"coverage": COVERAGE, "quantile": quantile, "epsilon": EPSILON}
+
+    def evaluate(self, fitted, pipeline, interval, *, n_jobs):
+        """Metrics on the test rows, baselines among them, and figures by file name."""
+        (X, y), quantile = inputs_and_target(self.test), interval["quantile"]
+        y_pred = fitted.predict(X)
+        metrics = evaluation.baseline_metrics(pipeline, self.training, self.test, n_jobs=n_jobs)
+        metrics |= evaluation.final_metrics(y, y_pred, quantile=quantile)
+        importance = permutation_importance(fitted, X, y, scoring="r2", n_repeats=5, random_state=0)
+        figures = model_figures(y, y_pred, quantile=quantile, importance=importance.importances)
+        return metrics, figures
+
+    def summary(self, metrics):
+        """The test figures beside the baselines, as lines."""
+        return [
+            f"  test r2 {metrics['test_r2']:8.4f}  tuned forest",
+            f"  test r2 {metrics['baseline_test_r2']:8.4f}  untuned forest",
+            f"  test r2 {metrics['formula_test_r2']:8.4f}  {RATIO}",
+            f"  test r2 {metrics['mean_test_r2']:8.4f}  mean of the training rows",
+            f"  the {percent(COVERAGE)} interval holds {metrics['interval_coverage']:.0%} of the "
+            f"test rows; High: precision {metrics['high_precision']:.2f}, recall "
+            f"{metrics['high_recall']:.2f}",
+        ]
+
+
+def prepare(frame, *, split, test_size, cv, max_samples, random_state):
+    """The task of a checked market frame; raises MarketDataError where there is too little."""
+    table = build_table(frame)
+    train_rows, test_rows = evaluation.split_rows(
+        table, split=split, test_size=test_size, random_state=random_state
+    )
+    table = table.assign(set=np.where(table.index.isin(test_rows), "test", "train"))
+    # In split order: a forest's draws depend on the order of its rows.
+    training, test = table.iloc[train_rows], table.iloc[test_rows]
+    folds = evaluation.make_folds(training, split=split, cv=cv, max_samples=max_samples)
+    X, y = inputs_and_target(training)
+    return SameDay(0, table, training, test, X, y, np.arange(len(X)), folds)
