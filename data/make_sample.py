@@ -1,9 +1,13 @@
-"""Write sample.csv: 300 synthetic coins on 4 days, shaped like a real list of the top 500.
+"""Write synthetic market data: no row is a real coin.
 
-    python data/make_sample.py
+    python data/make_sample.py                                          # sample.csv
+    python data/make_sample.py --days 400 --coins 150 --out FOLDER      # a panel to forecast
 
-No row is a real coin. The distributions follow published quantiles of two real snapshots; the
-seed is fixed and the values are rounded, so every run writes the same bytes.
+sample.csv has 300 coins on 4 days, shaped like a real list of the top 500: the distributions
+follow published quantiles of two real snapshots. A panel has a file per day, and what a forecast
+can learn from: liquidity returns to a mean of its own, moves with the weekday, and is more volatile
+for some coins than for others; coins are listed later, and miss days. The seed is fixed and the
+values are rounded, so every run writes the same bytes.
 """
 
 import argparse
@@ -73,6 +77,52 @@ def make_sample():
     return sample
 
 
+# A panel: how log10 liquidity differs by weekday from Monday on, after the mean changes of a real
+# panel (Tuesday +0.09, Sunday -0.09).
+WEEKDAYS = [-0.04, 0.05, 0.05, 0.05, 0.03, -0.02, -0.12]
+LAST_DAY = "2026-06-30"
+# A coin's own deviation in a day, from the calmest to the wildest, and how much of a deviation is
+# left on the next day; its mean wanders too, a fiftieth as fast.
+VOLATILITY, REMAINS, WANDERS = (0.06, 0.3), 0.75, 0.02
+LISTED_LATER, MISSED = 0.25, 0.01  # shares of the coins, and of their days
+
+
+def make_panel(*, days, coins):
+    """A panel as `{day: frame}` in the columns of a snapshot, without 1h."""
+    random = np.random.default_rng(SEED)
+    cap, mean, price = (
+        _quantile(shares, np.log10(values))
+        for shares, values in zip(
+            _correlated(random, coins, LEVELS), (MARKET_CAP, LIQUIDITY, PRICE), strict=True
+        )
+    )
+    volatility = np.geomspace(*VOLATILITY, coins)
+    random.shuffle(volatility)
+    listed = np.where(random.random(coins) < LISTED_LATER, random.integers(0, days, coins), 0)
+    deviation = np.zeros(coins)
+    panel = {}
+    for number, date in enumerate(pd.date_range(end=LAST_DAY, periods=days)):
+        # Five degrees of freedom: now and then a day is far from all others.
+        deviation = REMAINS * deviation + volatility * random.standard_t(5, coins)
+        mean = mean + WANDERS * volatility * random.normal(size=coins)
+        move = 0.02 * random.standard_t(5, coins)
+        price, cap = price + move, cap + move
+        volume = cap + np.minimum(mean + deviation + WEEKDAYS[date.weekday()], 1)
+        there = (listed <= number) & (random.random(coins) >= MISSED)
+        frame = pd.DataFrame(
+            {
+                "date": f"{date:%Y-%m-%d}",
+                "coin": [f"Synthetic Coin {n:03d}" for n in range(1, coins + 1)],
+                "symbol": [f"SYN{n:03d}" for n in range(1, coins + 1)],
+                "price": _significant(10**price),
+                "24h_volume": (10**volume).round(),
+                "mkt_cap": (10**cap).round(),
+            }
+        )
+        panel[date] = frame[there].sort_values("mkt_cap", ascending=False)
+    return panel
+
+
 def _correlated(random, count, correlation):
     """Uniform shares of shape (variables, count), joined by a Gaussian copula."""
     independent = random.normal(size=(len(correlation), count))
@@ -87,7 +137,32 @@ def _significant(values):
     return np.array([float(f"{value:.6g}") for value in values])
 
 
-if __name__ == "__main__":
+def _at_least(lowest):
+    def parse(text):
+        if not text.isdigit() or int(text) < lowest:
+            raise argparse.ArgumentTypeError(f"expected a whole number >= {lowest}, got {text!r}")
+        return int(text)
+
+    return parse
+
+
+def main():
+    """Write sample.csv, or with --days a panel."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("output", nargs="?", default=Path(__file__).with_name("sample.csv"))
-    make_sample().to_csv(parser.parse_args().output, index=False, lineterminator="\n")
+    parser.add_argument("--days", type=_at_least(1), help="write a panel of so many days")
+    parser.add_argument("--coins", type=_at_least(1), default=150, help="of the panel (150)")
+    parser.add_argument("--out", type=Path, default=Path("data/panel"), help="its folder")
+    args = parser.parse_args()
+    if not args.days:
+        make_sample().to_csv(args.output, index=False, lineterminator="\n")
+        return
+    args.out.mkdir(parents=True, exist_ok=True)
+    for date, frame in make_panel(days=args.days, coins=args.coins).items():
+        path = args.out / f"synthetic_{date:%Y-%m-%d}.csv"
+        frame.to_csv(path, index=False, lineterminator="\n")
+    print(f"{args.days} days of at most {args.coins} synthetic coins in {args.out}")
+
+
+if __name__ == "__main__":
+    main()

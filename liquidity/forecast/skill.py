@@ -5,6 +5,7 @@ import pandas as pd
 
 MISS = 20  # 2 / (1 - coverage) for 90 %: what a miss costs per unit, in the interval score
 BLOCK_DAYS, RESAMPLES = 30, 1000
+FEWEST_BLOCKS = 4  # draws of fewer say little about the spread
 
 
 def r2(y, mu):
@@ -66,10 +67,12 @@ def gain_interval(y, mu, mu_baseline, day, *, random_state, coverage=0.95):
 
     Errors of neighbouring days are alike, so whole blocks are drawn with replacement (Künsch 1989,
     non-overlapping), 1,000 times; the spread of y is that of each draw. A last block that is not
-    full is drawn like the others.
+    full is drawn like the others. Both ends are NaN where there are fewer than FEWEST_BLOCKS.
     """
     block = (np.asarray(day) - np.min(day)) // BLOCK_DAYS
     block = np.unique(block, return_inverse=True)[1]
+    if block.max(initial=-1) + 1 < FEWEST_BLOCKS:
+        return float("nan"), float("nan")
     sums = np.stack([
         np.bincount(block, weights)
         for weights in (np.ones(len(y)), y, y**2, (y - mu_baseline) ** 2 - (y - mu) ** 2)

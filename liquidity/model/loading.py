@@ -240,7 +240,7 @@ def load_champion(*, name=MODEL_NAME):
     return _load_version(mlflow.get_registry_uri(), name, version.version, version.source)
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=8)  # the horizons of some registries
 def _load_version(registry_uri, name, version, source):
     """`registry_uri` and `source` only tell versions of the same number apart."""
     return load_model(f"models:/{name}/{version}")

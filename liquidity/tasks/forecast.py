@@ -1,5 +1,6 @@
 """Liquidity of the same coin some days later, from the coin's own last 90 days."""
 
+import math
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
@@ -184,7 +185,11 @@ class Forecast(Task):
 
     def summary(self, metrics):
         """What the forecast is worth in a sentence, and the test figures beside the baselines."""
-        worth = "better than" if metrics["har_gain_lower"] > 0 else "not clearly better than"
+        sure = f"95 % {metrics['har_gain_lower']:+.4f} to {metrics['har_gain_upper']:+.4f}"
+        if not metrics["har_gain_lower"] > 0:
+            sure = f"not clearly better: {sure}"
+        if math.isnan(metrics["har_gain_lower"]):
+            sure = "too few days to say how sure that is"
         return [
             f"  In {_days(self.horizon)} the typical error is "
             f"{metrics['typical_error']:.0%} instead of {metrics['persistence_typical_error']:.0%} "
@@ -192,8 +197,7 @@ class Forecast(Task):
             f"{metrics['persistence_within_factor_2']:.0%} are within a factor of two.",
             f"  test r2 {metrics['test_r2']:8.4f}  tuned forest, of log10(liquidity + {EPSILON:g})",
             f"  test r2 {metrics['har_test_r2']:8.4f}  HAR, a regression on the means of 1, 7 and "
-            f"30 days; the forest is {worth} it ({metrics['har_gain']:+.4f}, 95 % "
-            f"{metrics['har_gain_lower']:+.4f} to {metrics['har_gain_upper']:+.4f})",
+            f"30 days; the forest gains {metrics['har_gain']:+.4f} on it ({sure})",
             f"  test r2 {metrics['ewma_test_r2']:8.4f}  weighted mean of the last days",
             f"  test r2 {metrics['persistence_test_r2']:8.4f}  today's liquidity",
             f"  the {percent(COVERAGE)} interval holds {metrics['interval_coverage']:.1%} of the "
