@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import mlflow
+import numpy as np
+import pandas as pd
 import pytest
 from playwright.sync_api import sync_playwright
 from support import (
@@ -15,6 +17,7 @@ from support import (
     SAMPLE,
     SMALL,
     free_port_number,
+    log_same_day,
     parents,
     standing_app,
     use_copy,
@@ -27,7 +30,6 @@ from liquidity.contract import MODEL_NAME
 from liquidity.data.market import read_market
 from liquidity.data.table import build_table, inputs_and_target
 from liquidity.model.gate import Decision
-from liquidity.model.packaging import log_model
 from liquidity.search.pipeline import build_pipeline, with_forest_params
 
 
@@ -40,6 +42,18 @@ def real_data():
             pytest.fail(message)
         pytest.skip(message)
     return REAL_DATA
+
+
+@pytest.fixture(scope="session")
+def panel_arrays(real_data):
+    """Coin, day, volume, cap and price of every 20th coin of the real panel, some rows gaps."""
+    frame = pd.read_parquet(real_data / "panel/coingecko_daily_2019-01-01_2024-07-14.parquet")
+    coin = pd.factorize(frame["coin"])[0]
+    some = coin % 20 == 7
+    frame, coin = frame[some], coin[some]
+    day = frame["date"].to_numpy("datetime64[D]").astype(np.int64)
+    values = (frame[name].to_numpy(float) for name in ("24h_volume", "mkt_cap", "price"))
+    return [coin, day, *values]
 
 
 @pytest.fixture(scope="session")
@@ -86,7 +100,7 @@ def model_folder(tmp_path_factory, fitted, sample_table, empty_store):
         patch.chdir(folder)
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
         with mlflow.start_run(experiment_id="0"):
-            uri = log_model(fitted, sample_table, quantile=0.5, digest="d")
+            uri = log_same_day(fitted, sample_table)
         decision = Decision(True, "of the tests", {})
         registry.register(uri, decision, name=MODEL_NAME)
         return Path(mlflow.artifacts.download_artifacts(uri, dst_path=folder / "model"))
@@ -128,7 +142,7 @@ def build_model(tmp_path_factory, sample_table, empty_store):
                 patch.chdir(folder)
                 patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
                 with mlflow.start_run(experiment_id="0"):
-                    uri = log_model(fitted, table, quantile=0.5, digest="d")
+                    uri = log_same_day(fitted, table)
                 built[trees] = mlflow.artifacts.download_artifacts(
                     uri, dst_path=folder / str(trees)
                 )

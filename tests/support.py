@@ -22,6 +22,9 @@ from pathlib import Path
 import mlflow
 import pytest
 
+from liquidity.contract import COVERAGE, EPSILON
+from liquidity.data.table import describe_target, inputs_and_target
+from liquidity.model.packaging import log_model
 from serve import close_app, create_app
 from serve.champion import NoModel, Served
 
@@ -47,6 +50,19 @@ INFO = {
     "registered": "2026-01-01T00:00:00+00:00", "metrics": {"test_r2": 0.97},
     "source": "registry", "source_uri": "models:/m-1", "folder": "f", "load_seconds": 0.1,
 }  # fmt: skip
+
+
+def log_same_day(fitted, table):
+    """Log a fitted pipeline as a same-day model of the active run; returns its URI."""
+    return log_model(
+        fitted,
+        table,
+        inputs_and_target(table)[0],
+        horizon=0,
+        target=describe_target(table),
+        interval={"coverage": COVERAGE, "quantile": 0.5, "epsilon": EPSILON},
+        digest="d",
+    )
 
 
 class Standing:

@@ -110,7 +110,7 @@ def check_parity(pipeline, onnx_bytes, X):
     session = onnxruntime.InferenceSession(onnx_bytes, providers=["CPUExecutionProvider"])
     scaled = pipeline[:-1].transform(X).astype(np.float32)
     differences = []
-    for points in (scaled, _threshold_points(pipeline[-1], scaled)):
+    for points in (scaled, threshold_points(pipeline[-1], scaled)):
         expected = pipeline[-1].predict(points)
         compiled = session.run(None, {"X": points.astype(np.float64)})[0][:, 0]
         difference = np.abs(compiled - expected)
@@ -126,7 +126,7 @@ def check_parity(pipeline, onnx_bytes, X):
     return parity
 
 
-def _threshold_points(forest, scaled):
+def threshold_points(forest, scaled):
     """Rows of `scaled` with one value moved to a threshold of the forest or next to it."""
     feature = np.concatenate([tree.tree_.feature for tree in forest.estimators_])
     threshold = np.concatenate([tree.tree_.threshold for tree in forest.estimators_])

@@ -137,8 +137,8 @@ def _compare(model_uri, champion, table, horizon, split, against):
     if short:
         return Decision(
             False,
-            f"only {new[short[0]].sum()} of the {short[0]} test rows are new to both it and "
-            f"{against}, and fewer than {LEAST_ROWS} decide nothing; {CURE}",
+            f"only {new[short[0]].sum()} rows are new to both it and {against} among the "
+            f"{short[0]} test rows, and fewer than {LEAST_ROWS} decide nothing; {CURE}",
             {"rows": int(new[short[0]].sum())},
         )
     models = {
@@ -147,17 +147,17 @@ def _compare(model_uri, champion, table, horizon, split, against):
     }
     figures, worse, told = {}, [], []
     for owner, rows in sets.items():
-        prefix = owner.removesuffix("'s")
-        figures[f"{prefix}_rows"] = int(new[owner].sum())
+        prefix = "" if owner == "candidate's" else "champions_"
+        figures[f"{prefix}rows"] = int(new[owner].sum())
         scores = {role: _scores(model, rows, new[owner], horizon) for role, model in models.items()}
         for metric in scores["candidate"]:
             candidate, other = scores["candidate"][metric], scores["champion"][metric]
-            figures[f"{prefix}_rows_candidate_{metric}"] = candidate
-            figures[f"{prefix}_rows_champion_{metric}"] = other
+            figures[f"{prefix}candidate_{metric}"] = candidate
+            figures[f"{prefix}champion_{metric}"] = other
             told.append(f"{metric} {candidate:.4f} against {other:.4f}")
             if not candidate >= other:
                 worse.append(f"{metric} on the {owner} test rows")
-        told[-1] += f" on {figures[f'{prefix}_rows']} of the {owner} test rows"
+        told[-1] += f" on {figures[f'{prefix}rows']} of the {owner} test rows"
     verdict = f"below {against} in {' and '.join(worse)}" if worse else f"not below {against}"
     return Decision(not worse, f"{verdict}: {', '.join(told)}", figures)
 

@@ -26,11 +26,10 @@ def read_table(run_id, folder, *, horizon):
     )
     if horizon:
         return pd.read_parquet(path)
-    # A coin may be called NA; and the same row has to have the same bits.
+    # A coin may be called NA.
     return pd.read_csv(
         path,
         dtype={COIN: "str"},
         parse_dates=[DATE],
         keep_default_na=False,
-        float_precision="round_trip",
     )

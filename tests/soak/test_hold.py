@@ -48,7 +48,7 @@ def registry(store, build_model):
     store.set_registered_model_alias(NAME, "champion", "1")
     scores = {}
     for version in ("1", "2"):
-        model = mlflow.pyfunc.load_model(f"models:/{NAME}/{version}").unwrap_python_model()
+        model = mlflow.pyfunc.load_model(f"models:/{NAME}/{version}").unwrap_python_model().scorer
         scores[version] = model.answer_row(list(GOOD.values()))["liquidity"]
     assert scores["1"] != scores["2"]
     return scores

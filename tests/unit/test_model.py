@@ -28,7 +28,7 @@ def test_it_scores_as_the_pipeline_does(model, fitted, sample_table):
     answer = model.predict(sample_table[FEATURES])
     assert np.allclose(answer["liquidity"], fitted.predict(X), rtol=1e-12, atol=1e-12)
     assert list(answer) == ["liquidity", "level", "lower", "upper", "in_range"]
-    liquidity, *_ = model.unwrap_python_model().score(X)
+    liquidity, *_ = model.unwrap_python_model().scorer.score(X)
     assert np.array_equal(liquidity, answer["liquidity"])
 
 
@@ -72,7 +72,7 @@ def test_a_broken_rule_names_row_column_rule_and_value(model, changes, message):
     ("value", "message"), [(True, "got True"), ("text", "got 'text'"), (None, "got nan")]
 )
 def test_what_is_no_number_is_refused_behind_mlflows_schema_too(model, value, message):
-    inner = model.unwrap_python_model()
+    inner = model.unwrap_python_model().scorer
     rows = pd.DataFrame([GOOD, GOOD | {"price": value}]).astype({"price": object})
     with pytest.raises(MlflowException, match=f"row 1, column price: .*{message}"):
         inner.predict(None, rows)
@@ -106,7 +106,7 @@ rows = st.lists(
 @example(rows=[GOOD], threshold=10**400)
 @example(rows=[GOOD | {"price": int("9" * 4000) ** 2}], threshold=None)
 def test_whatever_json_holds_is_scored_or_refused_with_that_one_error(model, rows, threshold):
-    inner = model.unwrap_python_model()
+    inner = model.unwrap_python_model().scorer
     frame = pd.DataFrame({name: pd.Series([r[name] for r in rows], dtype=object) for name in GOOD})
     answer = predict_or_error(inner, frame, threshold=threshold)
     if isinstance(answer, MlflowException):
@@ -128,7 +128,7 @@ def test_what_is_no_table_is_refused_with_that_error_too(model, rows):
 
 def test_a_column_that_stands_there_twice_is_refused(model):
     twice = pd.concat([frame(), frame()[["price"]]], axis=1)
-    with pytest.raises(MlflowException, match="column price: stands there more than once"):
+    with pytest.raises(MlflowException, match="column price: given more than once"):
         model.unwrap_python_model().predict(None, twice)
 
 
@@ -141,20 +141,20 @@ def test_an_endless_value_is_cut_in_the_message(model):
 def test_many_rows_have_the_bits_of_one(model, sample_table):
     """Rows are sorted to be scored; nobody should see it."""
     X, _ = inputs_and_target(sample_table)
-    inner = model.unwrap_python_model()
+    inner = model.unwrap_python_model().scorer
     many = np.tile(X, (3, 1))[np.random.default_rng(0).permutation(3 * len(X))]
     one_by_one = [inner.score(row[None])[0][0] for row in many]
     assert np.array_equal(inner.score(many)[0], one_by_one)
 
 
 def test_strings_that_hold_numbers_and_extra_columns_are_accepted(model):
-    inner = model.unwrap_python_model()
+    inner = model.unwrap_python_model().scorer
     rows = pd.DataFrame([GOOD | {"price": "1.0", "coin": "x"}])
     assert inner.predict(None, rows)["liquidity"][0] == model.predict(frame())["liquidity"][0]
 
 
 def test_missing_columns_no_rows_and_odd_thresholds_are_refused(model):
-    inner = model.unwrap_python_model()
+    inner = model.unwrap_python_model().scorer
     with pytest.raises(MlflowException, match="column price: missing"):
         inner.predict(None, frame().drop(columns="price"))
     with pytest.raises(MlflowException, match="0 rows"):

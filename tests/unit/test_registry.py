@@ -5,14 +5,16 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
-from support import NAME
+from support import NAME, log_same_day
 
 from liquidity import registry
 from liquidity.contract import CLEANED_DATA
 from liquidity.data.table import inputs_and_target
 from liquidity.model.gate import Decision, _decide, decide
-from liquidity.model.packaging import log_model
 from liquidity.search.pipeline import build_pipeline, with_forest_params
+
+# Metrics of a candidate that is worth more than what needs no model.
+BETTER = {"test_r2": 0.9, "mean_test_r2": 0.0}
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +24,7 @@ def table(sample_table):
     return sample_table.assign(set=np.where(number % 2, "train", "test"))
 
 
-def add_version(table, *, promote="auto", split="coin", **params):
+def add_version(table, *, promote="auto", split="coin", metrics=BETTER, **params):
     """Train on the table's training rows, log what the gate needs, register."""
     training = table[table["set"] == "train"]
     params = {"n_estimators": 10} | params
@@ -30,8 +32,8 @@ def add_version(table, *, promote="auto", split="coin", **params):
     fitted = pipeline.fit(*inputs_and_target(training))
     with mlflow.start_run():
         mlflow.log_text(table.to_csv(index=False), CLEANED_DATA)
-        uri = log_model(fitted, training, quantile=0.5, digest="d")
-        decision = decide(uri, table, name=NAME, promote=promote, split=split)
+        uri = log_same_day(fitted, training)
+        decision = decide(uri, table, metrics, horizon=0, name=NAME, promote=promote, split=split)
         return decision, registry.register(uri, decision, name=NAME)
 
 
@@ -96,7 +98,7 @@ def test_a_better_candidate_wins(store, table):
 
 def test_rows_whose_coin_the_champion_knows_do_not_count(store, table):
     """The same coin a day later is nearly the same row."""
-    add_version(table.assign(set="train"))
+    add_version(table.assign(set="train"), promote="always")
     decision, _ = add_version(table)
     assert not decision.promoted
     assert "only 0 rows are new" in decision.reason
@@ -119,6 +121,50 @@ def test_too_few_rows_decide_nothing(store, table):
     decision, _ = add_version(few)
     assert not decision.promoted
     assert "promote=always" in decision.reason
+
+
+@pytest.mark.parametrize("factor", [100, 1.2])
+def test_targets_unlike_the_champions_are_refused(store, table, factor):
+    """A file whose liquidity is a hundred times as large brings an exam that it passes."""
+    add_version(table)
+    decision, _ = add_version(table.assign(liquidity=factor * table["liquidity"]))
+    assert not decision.promoted
+    assert decision.reason.startswith("its targets are")
+    assert decision.figures["target_ratio"] == pytest.approx(factor, rel=0.05)
+
+
+def test_targets_of_other_coins_are_judged_by_the_champions_own_rows(store, table):
+    """Where no row is shared, the champion's test rows still know their targets."""
+    add_version(table)
+    other = table.assign(coin="other " + table["coin"], liquidity=100 * table["liquidity"])
+    other["price"] *= 1.5
+    decision, _ = add_version(other)
+    assert not decision.promoted
+    assert "on the champion's test rows" in decision.reason
+
+
+def test_a_file_of_calm_coins_does_not_become_champion(store, table):
+    """It is good on its own rows, which are easy, and knows no High coin."""
+    add_version(table)
+    calm = table[table["liquidity"] < 0.1]
+    decision, _ = add_version(calm)
+    assert not decision.promoted
+    assert "on the champion's test rows" in decision.reason
+
+
+def test_a_first_champion_has_to_be_better_than_the_mean(store, table):
+    decision, _ = add_version(table, metrics={"test_r2": -0.27, "mean_test_r2": -0.01})
+    assert not decision.promoted
+    assert "test r2 -0.2700 is not above -0.0100, the mean of the same rows" in decision.reason
+    decision, _ = add_version(table, promote="always", metrics={"test_r2": -1, "mean_test_r2": 0})
+    assert decision.promoted
+
+
+def test_a_first_champion_is_tested_on_thirty_rows(store, table):
+    few = table[(table["set"] == "train") | (table["coin"] == "Synthetic Coin 002")]
+    decision, _ = add_version(few)
+    assert not decision.promoted
+    assert "rows only, and a first champion needs 30" in decision.reason
 
 
 def test_always_and_never_do_what_they_say(store, table):

@@ -24,7 +24,7 @@ from liquidity.search.grid import (
     search,
     search_key,
 )
-from liquidity.search.pipeline import build_pipeline
+from liquidity.search.pipeline import PARAM_GRID, build_pipeline
 
 GRID = {"n_estimators": [4, 8, 12], "max_depth": [None, 2, 5], "min_samples_split": [2, 5, 10]}
 
@@ -158,21 +158,25 @@ def test_the_key_knows_all_that_scores_depend_on(data):
     X, y = data
     folds = list(KFold(5).split(X))
     pipeline = build_pipeline(random_state=42)
-    key = search_key(pipeline, X, y, folds=folds)
-    assert key == search_key(build_pipeline(random_state=42), X.copy(), y.copy(), folds=folds)
+    key = search_key(pipeline, X, y, folds=folds, searched=PARAM_GRID)
+    assert key == search_key(
+        build_pipeline(random_state=42), X.copy(), y.copy(), folds=folds, searched=PARAM_GRID
+    )
     changed_X, changed_y = X.copy(), y.copy()
     changed_X[-1, 0] += 1
     changed_y[-1] += 1
     others = {
-        search_key(pipeline, changed_X, y, folds=folds),
-        search_key(pipeline, X, changed_y, folds=folds),
-        search_key(pipeline, X, y, folds=list(KFold(4).split(X))),
-        search_key(build_pipeline(random_state=43), X, y, folds=folds),
-        search_key(build_pipeline(random_state=42, max_samples=0.5), X, y, folds=folds),
+        search_key(pipeline, changed_X, y, folds=folds, searched=PARAM_GRID),
+        search_key(pipeline, X, changed_y, folds=folds, searched=PARAM_GRID),
+        search_key(pipeline, X, y, folds=list(KFold(4).split(X)), searched=PARAM_GRID),
+        search_key(build_pipeline(random_state=43), X, y, folds=folds, searched=PARAM_GRID),
+        search_key(
+            build_pipeline(random_state=42, max_samples=0.5), X, y, folds=folds, searched=PARAM_GRID
+        ),
     }
     assert len(others | {key}) == 6
     searched = pipeline.set_params(forest__n_estimators=7, forest__max_depth=3)
-    assert search_key(searched, X, y, folds=folds) == key
+    assert search_key(searched, X, y, folds=folds, searched=PARAM_GRID) == key
 
 
 def test_a_killed_worker_is_an_error_and_not_a_hang(data):
