@@ -20,7 +20,7 @@ def run(prog, job, *, failures=(), afterwards=""):
         with stop_signals():
             job()
     except KeyboardInterrupt as error:
-        said, code = f"stopped. {error}", STOPPED
+        said, code = f"stopped. {str(error).strip()}", STOPPED
     except LiquidityError as error:
         said, code = str(error), error.exit_code
     except (OSError, MemoryError, *failures) as error:

@@ -30,19 +30,26 @@ def parse_numbers(cells):
 
 
 def parse_days(cells):
-    """UTC days of dates as ISO 8601, 28-Apr-13 or UNIX seconds or milliseconds write them."""
+    """UTC days of dates as ISO 8601, 28-Apr-13 or UNIX seconds or milliseconds write them.
+
+    A plain day, and any time of exactly 00:00:00 UTC, is that day. Any other time is the day of the
+    time 12 hours before, the middle of the 24 hours that a volume covers: what a market site says
+    at six in the morning is mostly of the day before.
+    """
     # Few distinct ones: a panel repeats each date for every coin.
     codes, distinct = pd.factorize(cells)
     if pd.api.types.is_datetime64_any_dtype(distinct):
-        days = pd.to_datetime(pd.Series(distinct), utc=True)
+        times = pd.to_datetime(pd.Series(distinct), utc=True)
     else:
-        days = _parse_days(pd.Series(distinct).astype("str").str.strip())
-    days = days.dt.tz_convert(None).dt.normalize().reindex(codes)  # code -1 is a missing cell
+        times = _parse_times(pd.Series(distinct).astype("str").str.strip())
+    times = times.dt.tz_convert(None)
+    times = times.where(times == times.dt.normalize(), times - pd.Timedelta(hours=12))
+    days = times.dt.normalize().reindex(codes)  # code -1 is a missing cell
     days.index = cells.index
     return days, days.isna().to_numpy(), "a date (2022-03-16)"
 
 
-def _parse_days(text):
+def _parse_times(text):
     iso = text.where(text.str.fullmatch(ISO_DAY))
     parsed = pd.to_datetime(iso, errors="coerce", utc=True, format="ISO8601").dt.as_unit("us")
     for form in ("%d-%b-%y", "%d-%b-%Y"):

@@ -98,7 +98,8 @@ def test_a_folder_and_a_glob_read_all_files_in_the_order_of_their_names(write_cs
 @pytest.mark.parametrize(
     "date",
     [
-        "2022-03-16T23:59:00Z", "2022-03-17T00:30:00+02:00", "2022-03-16 10:00", "20220316",
+        "2022-03-16T23:59:00Z", "2022-03-17T02:30:00+02:00", "2022-03-16 12:00", "2022-03-17T11:59:59Z",
+        "2022-03-16T00:00:00Z", "20220316",
         "2022/03/16", "16-Mar-22", "16-Mar-2022", "1647388800", "1647475199", "1647475199999",
         "1647388800.5", " 2022-03-16 ",
     ],
@@ -117,8 +118,8 @@ def test_a_date_of_any_form_is_a_day(write_csv, date):
         [1647388800, 1647475200],
         [1647388800000.0, 1647475200000.0],
         [datetime.date(2022, 3, 16), datetime.date(2022, 3, 17)],
-        pd.to_datetime(["2022-03-16 23:00", "2022-03-17 01:00"]),
-        pd.to_datetime(["2022-03-15 23:00", "2022-03-17 01:00"]).tz_localize("America/New_York"),
+        pd.to_datetime(["2022-03-16 23:00", "2022-03-18 01:00"]),
+        pd.to_datetime(["2022-03-16 09:00", "2022-03-17 21:00"]).tz_localize("America/New_York"),
     ],
 )
 def test_a_parquet_files_own_dates_are_days(tmp_path, dates):
