@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from playwright.sync_api import sync_playwright
 from support import (
+    CHROMIUM,
     PROJECT,
     REAL_DATA,
     SAMPLE,
@@ -221,14 +222,13 @@ def start_serve(tmp_path, complete, free_port):
 @pytest.fixture(scope="module")
 def browser():
     """Debian's Chromium, or a skip; where CI requires it, a failure."""
-    chromium = "/usr/bin/chromium"
-    if not os.path.exists(chromium):
-        message = f"no browser at {chromium}; apt-get install chromium"
+    if not os.path.exists(CHROMIUM):
+        message = f"no browser at {CHROMIUM}; apt-get install chromium"
         if os.environ.get("LIQUIDITY_REQUIRE_BROWSER") == "1":
             pytest.fail(message)
         pytest.skip(message)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
         browser.close()
 

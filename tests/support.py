@@ -41,6 +41,7 @@ COLUMNS, ROW = list(GOOD), list(GOOD.values())
 # The slow tests in their short form, where minutes count.
 SHORT = os.environ.get("LIQUIDITY_SOAK") == "short"
 full_only = pytest.mark.skipif(SHORT, reason="not in the short form")
+CHROMIUM = "/usr/bin/chromium"  # Debian's
 REAL_DATA = Path(os.environ.get("LIQUIDITY_REAL_DATA", PROJECT / "../shared/data"))
 # What a browser sends that asks for a page.
 HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
@@ -202,6 +203,27 @@ class MlflowServer:
 TRIALS = 27  # of a search over three values of each param
 
 
+METRICS = {
+    "best_r2", "test_r2", "test_log_r2", "test_rmse", "test_mae", "baseline_test_r2",
+    "formula_test_r2", "mean_test_r2", "interval_coverage", "high_precision", "high_recall",
+    "high_f1", "trials", "rows_read", "rows_used",
+}  # fmt: skip
+
+
+def scores(client, parent):
+    """What a search is worth: each finished trial's params, r2 of every fold and rank."""
+    return {
+        tuple(sorted(child.data.params.items())): {
+            key: value for key, value in child.data.metrics.items() if key != "fit_seconds"
+        }
+        for child in finished_children(client, parent)
+    }
+
+
+def finished_children(client, parent):
+    return [c for c in children(client, parent) if c.info.status == "FINISHED"]
+
+
 class Job:
     """`train.py` in a folder and on a store of its own."""
 
@@ -211,12 +233,12 @@ class Job:
         self.options = options
 
     def start(self, *command):
-        """Start the job, or `command` in its place."""
+        """Start the job, or `command` in its place, in a process group of its own."""
         return subprocess.Popen(
             [sys.executable, *(command or [PROJECT / "train.py", *self.options])],
             cwd=self.folder, text=True,
             env=os.environ | {"MLFLOW_TRACKING_URI": self.uri, "PYTHONUNBUFFERED": "1"},
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
 
     def run(self):
@@ -227,16 +249,10 @@ class Job:
         return [run for run in parents(self.client) if run.info.status == "FINISHED"]
 
     def scores(self, parent):
-        """What a search is worth: each finished trial's params and r2 of every fold."""
-        return {
-            tuple(sorted(child.data.params.items())): {
-                key: value for key, value in child.data.metrics.items() if key != "fit_seconds"
-            }
-            for child in self.trials(parent)
-        }
+        return scores(self.client, parent)
 
     def trials(self, parent):
-        return [c for c in children(self.client, parent) if c.info.status == "FINISHED"]
+        return finished_children(self.client, parent)
 
     def versions(self):
         return self.client.search_model_versions(f"name = '{NAME}'")
@@ -249,12 +265,14 @@ def finish(process, timeout=300):
 
 
 def wait_for_trials(job, count):
+    """The newest search of the job's store, once it has so many finished trials."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        if parents(job.client) and len(job.trials(parents(job.client)[0])) >= count:
-            return
-        time.sleep(0.1)
-    raise AssertionError("no trial appeared within a minute")
+        newest = parents(job.client)[:1]
+        if newest and len(job.trials(newest[0])) >= count:
+            return newest[0]
+        time.sleep(0.05)
+    raise AssertionError(f"no {count} trials appeared within a minute")
 
 
 def post(url, body=INSTANCES, content_type="application/json"):
