@@ -79,7 +79,7 @@ SAME_DAY = Kind(
     params={"threshold": "double"},
     code={
         "e45dbe93e3515b1ebdf604654e3ff3da8849c259d1cd5c976e9a4c69b7274937": 2,
-        "db315910867dc2f63947b0f0951b86462874ef76f1861242e4d0ba4986409eb8": 3,
+        "0709a9ce439321761e31458ee473bbf333ed968ff313d80c8b548326b9761376": 3,
     },
 )
 FORECAST = Kind(
@@ -87,7 +87,7 @@ FORECAST = Kind(
     optional={CHANGE_1H: "double", COIN: "string", DATE: "string"},
     outputs=SCORES | {"p_high": "double", "days_used": "long"},
     params={"threshold": "double"},
-    code={"db315910867dc2f63947b0f0951b86462874ef76f1861242e4d0ba4986409eb8": 3},
+    code={"0709a9ce439321761e31458ee473bbf333ed968ff313d80c8b548326b9761376": 3},
 )
 KINDS = {"same-day": SAME_DAY, "forecast": FORECAST}
 

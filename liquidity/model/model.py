@@ -315,10 +315,16 @@ class Forecast(Scorer):
         coin, day = np.full((2, len(X)), np.nan)
         if COIN in columns:
             coins = {} if coins is None else coins
-            coin[:] = [_coin(value, coins) for value in columns[COIN]]
+            coin[:] = [coin_number(value, coins) for value in columns[COIN]]
         if DATE in columns:
             days = {}  # a panel repeats each date for every coin
-            day[:] = [_day(value, days) for value in columns[DATE]]
+            for value in columns[DATE]:
+                if isinstance(value, str) and value not in days:
+                    days[value] = day_number(value)
+            day[:] = [
+                days[value] if isinstance(value, str) else day_number(value)
+                for value in columns[DATE]
+            ]
         return np.column_stack([X, coin, day])
 
     def broken(self, X):
@@ -407,7 +413,7 @@ def keys(columns):
     return coin, day
 
 
-def _coin(value, coins):
+def coin_number(value, coins):
     """The number of a name, NaN for an unknown one, NOT_ALLOWED for what is no name."""
     if not isinstance(value, str):
         return np.nan if _is_missing(value) else NOT_ALLOWED
@@ -415,7 +421,7 @@ def _coin(value, coins):
     return np.nan if name in UNKNOWN_NAMES else coins.setdefault(name, len(coins))
 
 
-def _day(value, days):
+def day_number(value):
     """Days since 1970 of a date, NaN for an unknown one, NOT_ALLOWED for what is no date.
 
     A time of day belongs to the day that it is the end of: the middle of the 24 hours before it
@@ -423,12 +429,7 @@ def _day(value, days):
     """
     if not isinstance(value, str):
         return np.nan if _is_missing(value) else NOT_ALLOWED
-    if value not in days:
-        days[value] = _parse_day(value.strip())
-    return days[value]
-
-
-def _parse_day(text):
+    text = value.strip()
     if text in UNKNOWN_NAMES:
         return np.nan
     if not ISO_DATE.fullmatch(text):

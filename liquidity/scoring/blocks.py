@@ -3,6 +3,8 @@
 A block is a pyarrow Table; what stands in its cells may be text, as in a CSV file.
 """
 
+from functools import partial
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -10,6 +12,7 @@ import pyarrow.compute as pc
 from liquidity.contract import ALIASES
 from liquidity.data.cells import parse_numbers
 from liquidity.errors import MarketDataError
+from liquidity.model.model import coin_number, day_number
 
 NAMES_SHOWN, NAME_SHOWN = 50, 100  # columns of a header in an error, and letters of each
 # What a spreadsheet may run when it opens a CSV file, and what begins alike and is harmless.
@@ -23,32 +26,43 @@ SCORES = {
     "in_range": pa.bool_(),
     "error": pa.string(),
 }
+FORECAST_SCORES = {"p_high": pa.float64(), "days_used": pa.int64()}
+
+
+def score_types(model):
+    """The columns that scoring adds, with their types; `error` is the last one."""
+    *scores, error = SCORES.items()
+    return dict(scores) | (FORECAST_SCORES if model.optional else {}) | dict([error])
 
 
 def score_rows(model, table, *, threshold=None):
-    """Score every row of a block: the table with the columns of SCORES behind its own.
+    """Score every row of a block: the table with the columns of `score_types` behind its own.
 
-    `model` is the unwrapped LiquidityModel. A row that breaks a rule has an `error` that names
+    `model` is a scorer, as `load_model` returns it. A forecast answers each row from the earlier
+    rows of its coin in the block. A row that breaks a rule has an `error` that names
     column, rule and value, and null scores; an own column of the name of a score is kept as
     `input_<name>`. Raises MarketDataError when a needed column is missing or given twice.
     """
-    positions = find_inputs(table.schema.names, model.features)
-    X, _ = parse_inputs(table, positions)
+    positions = find_inputs(table.schema.names, model.features, model.optional)
+    X, _ = parse_inputs(table, positions, model)
     return add_scores(model, table, X, positions, threshold=threshold)
 
 
-def find_inputs(names, features):
-    """Positions of the columns `features` among `names`, which may be padded or aliases."""
+def find_inputs(names, features, optional=()):
+    """Positions of the columns `features` and `optional` among `names`, which may be padded or
+    aliases; None for an optional one that is not there.
+    """
     known = [ALIASES.get(name.strip(), name.strip()) for name in names]
-    for feature in features:
+    for feature in (*features, *optional):
         count = known.count(feature)
-        if count != 1:
+        if count > 1 or (not count and feature in features):
             found = "given more than once" if count else "missing"
             raise MarketDataError(
                 f"column {feature}: {found}; expected {', '.join(features)} once each, "
                 f"got {_listed(names)}"
             )
-    return [known.index(feature) for feature in features]
+    wanted = (*features, *optional)
+    return [known.index(name) if name in known else None for name in wanted]
 
 
 def _listed(names):
@@ -58,37 +72,71 @@ def _listed(names):
     return ", ".join(shown) or "no columns"
 
 
-def parse_inputs(table, positions):
-    """X, float64 of shape (rows, inputs) with NaN for unknown, and which cells are no number."""
-    columns = [_numbers(table.column(position)) for position in positions]
-    return tuple(np.column_stack(parts) for parts in zip(*columns, strict=True))
+def parse_inputs(table, positions, model, coins=None):
+    """X, float64 with NaN for unknown and a column per input, and which cells are no number.
+
+    `coins` are the numbers of the names that are known so far; see Forecast.parse.
+    """
+    numbers = len(model.features)
+    columns = [_numbers(table.column(position)) for position in positions[:numbers]]
+    X, wrong = (np.column_stack(parts) for parts in zip(*columns, strict=True))
+    if model.optional:
+        cells = [None if at is None else table.column(at) for at in positions[numbers:]]
+        X = np.column_stack([X, *_keys(model, cells, len(table), coins)])
+    return X, wrong
 
 
-def add_scores(model, table, X, positions, *, threshold=None):
-    """The block with its scores, where X has been parsed from the columns at `positions`."""
+def _keys(model, cells, rows, coins):
+    """Coins and dates as `Forecast.parse` numbers them, each of shape (rows,)."""
+    coins = {} if coins is None else coins
+    for column, parse in zip(cells, (partial(coin_number, coins=coins), day_number), strict=True):
+        if column is None:
+            yield np.full(rows, np.nan)
+            continue
+        if not pa.types.is_string(column.type):
+            if not pa.types.is_temporal(column.type) or parse is not day_number:
+                raise MarketDataError(
+                    f"column of a coin or a date: expected text, got {column.type}"
+                )
+            column = pc.cast(column, pa.string())
+        # Few distinct ones: a panel repeats them.
+        encoded = pc.dictionary_encode(column.combine_chunks())
+        values = np.array([*map(parse, encoded.dictionary.to_pylist()), np.nan])
+        yield values[encoded.indices.fill_null(len(values) - 1).to_numpy(zero_copy_only=False)]
+
+
+def add_scores(model, table, X, positions, *, threshold=None, history=None):
+    """The block with its scores, where X has been parsed from the columns at `positions`.
+
+    `history` holds the history features and days used of the rows that obey the rules, where
+    earlier blocks are a part of them.
+    """
     broken = model.broken(X)
     good = ~broken.any(axis=1)
     scores = {}
-    if good.any():
+    if good.any() and history:
+        scores = model.forecast(*history, X[good], threshold)
+    elif good.any():
         scores = model.answer(X[good], threshold)
     scores = {name: _spread(scores[name], good) for name in scores}
     scores["error"] = pa.array(_errors(model, table, broken, positions), pa.string())
-    names = output_names(table.schema.names)
-    for name, type_ in SCORES.items():
+    types = score_types(model)
+    names = output_names(table.schema.names, types)
+    for name, type_ in types.items():
         column = scores.get(name)
         table = table.append_column(name, pa.nulls(len(X), type_) if column is None else column)
     return table.rename_columns(names)
 
 
-def output_names(names):
+def output_names(names, scores):
     """The names of a scored block's columns; no score hides a column that the input has."""
-    taken = {*names, *SCORES}
+    taken = {*names, *scores}
     renamed = {}
-    for name in SCORES:
+    for name in scores:
         renamed[name] = name
         while renamed[name] in taken:
             renamed[name] = f"input_{renamed[name]}"
-    return [*(renamed.get(name, name) for name in names), *SCORES]
+    return [*(renamed.get(name, name) for name in names), *scores]
 
 
 def csv_lines(table):
@@ -155,7 +203,10 @@ def _spread(values, good):
 def _errors(model, table, broken, positions):
     """For each row what is wrong with it, or None."""
     problems = [[] for _ in broken]
-    for name, position, wrong in zip(model.features, positions, broken.T, strict=True):
+    inputs = (*model.features, *model.optional)
+    for name, position, wrong in zip(inputs, positions, broken.T, strict=True):
+        if position is None:
+            continue
         rows = np.flatnonzero(wrong)
         values = table.column(position).take(rows).to_pylist()  # a cell at a time takes thrice that
         for row, value in zip(rows.tolist(), values, strict=True):

@@ -35,27 +35,46 @@ class Source:
     position: Callable[[int, int], int]
 
 
-def score_file(model, source, target, *, overwrite=False, threads=None, on_block=None):
+def score_file(
+    model, source, target, *, history=None, overwrite=False, threads=None, on_block=None
+):
     """Write the rows of the file `source` with their scores to `target`, which is there when it
     is complete; on `threads` threads, by default one per core.
 
-    `on_block` is called with the bytes done so far and each scored block. Raises MarketDataError
-    for what is wrong in `source`.
+    A forecast takes the days before a row from `history`, a scoring.history.History that goes from
+    file to file, and adds the file's own. `on_block` is called with the bytes done so far and each
+    scored block. Raises MarketDataError for what is wrong in `source`.
     """
     blocks = rows = 0
     with ExitStack() as stack:
         opened = open_source(source)
         file = stack.enter_context(_replaced(target, overwrite))
-        positions = find_columns(opened.names, model.features, source)
+        positions = find_columns(opened.names, model.features, source, model.optional)
 
-        def score(numbered):
-            first_row, block = numbered
-            X, wrong = parse_inputs(block, positions)
+        def parse(first_row, block):
+            X, wrong = parse_inputs(block, positions, model, history and history.coins)
             _refuse_text(source, block, wrong, positions, model, first_row)
-            return add_scores(model, block, X, positions)
+            return X
+
+        def with_history(numbered):
+            for first_row, block in numbered:
+                X = parse(first_row, block)
+                yield block, X, history.take(model, X, source, first_row)
+
+        def score_forecast(item):
+            block, X, before = item
+            return add_scores(model, block, X, positions, history=before)
+
+        def score_block(item):
+            first_row, block = item
+            return add_scores(model, block, parse(first_row, block), positions)
+
+        items, score = _numbered(opened.blocks), score_block
+        if history:  # in the order of the rows, and one block after the other
+            items, score = with_history(items), score_forecast
 
         write = None
-        for scored in _in_threads(score, _numbered(opened.blocks), threads or joblib.cpu_count()):
+        for scored in _in_threads(score, items, threads or joblib.cpu_count()):
             if write is None:
                 write = stack.enter_context(_writer(target, file, scored.schema))
             write(scored)
@@ -95,10 +114,21 @@ def unscored(scored):
     return len(scored) - scored["error"].null_count
 
 
-def find_columns(names, needed, source):
-    """Positions of the columns `needed` of the file `source`; raises MarketDataError."""
+def read_history(model, source, history):
+    """Take up the days of a file whose output is there already."""
+    opened = open_source(source)
+    positions = find_columns(opened.names, model.features, source, model.optional)
+    for first_row, block in _numbered(opened.blocks):
+        X, _ = parse_inputs(block, positions, model, history.coins)
+        history.take(model, X, source, first_row)
+
+
+def find_columns(names, needed, source, optional=()):
+    """Positions of the columns `needed` and `optional` of the file `source`, None for an optional
+    one that is not there; raises MarketDataError.
+    """
     try:
-        return find_inputs(names, needed)
+        return find_inputs(names, needed, optional)
     except MarketDataError as error:
         raise MarketDataError(f"{source}, {error}.") from None
 

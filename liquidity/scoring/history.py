@@ -2,11 +2,13 @@
 
 import numpy as np
 
+from liquidity.errors import MarketDataError
 from liquidity.model.model import (
     DAYS,
     HISTORY_FEATURES,
     UNKNOWN_DAY,
     answer_rows,
+    keys,
     logarithms,
 )
 
@@ -19,6 +21,7 @@ class DatesFallError(ValueError):
     def __init__(self, row, day, latest):
         self.row = row
         day, latest = (np.datetime64(int(value), "D") for value in (day, latest))
+        self.day, self.latest = day, latest
         super().__init__(
             f"row {row + 1}: {day} comes after {latest} of the same coin, expected dates that do "
             "not fall: sort the rows by date."
@@ -102,3 +105,30 @@ class Stream:
         fresh[row[kept], :, column[kept]] = logs[:3, kept].T
         self._logs[coins], self._latest[coins] = fresh, latest
         return answered
+
+
+class History:
+    """What a scoring job knows of the days before a row: the stream, and the coins' numbers."""
+
+    def __init__(self):
+        self.coins = {}
+        self._stream = Stream()
+
+    def take(self, model, X, source, first_row):
+        """The history features and days used of the rows of X that obey the rules.
+
+        Raises MarketDataError where a coin's dates fall, within a file or from file to file.
+        """
+        good = np.flatnonzero(~model.broken(X).any(axis=1))
+        numbers = len(model.features)
+        coin, day = keys(X[good, numbers:])
+        try:
+            return self._stream.answer(coin, day, *X[good, :numbers].T)
+        except DatesFallError as error:
+            row = first_row + int(good[error.row]) + 2
+            names = {number: name for name, number in self.coins.items()}
+            raise MarketDataError(
+                f"{source}, row {row}, column date: {error.day} of {names[int(coin[error.row])]!r} "
+                f"comes after its {error.latest}; a forecast reads a coin's days in their order: "
+                "sort the rows by date, and name the files so that later ones come later."
+            ) from error

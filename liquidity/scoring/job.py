@@ -11,7 +11,7 @@ from rich.console import Console
 from liquidity.command import Parser, run, whole_number
 from liquidity.contract import CHAMPION_URI, COIN
 from liquidity.data.readers import column_name
-from liquidity.errors import MarketDataError
+from liquidity.errors import MarketDataError, SettingsError
 from liquidity.executors import LOCAL
 from liquidity.model.loading import fetched_model
 from liquidity.progress import rows_progress
@@ -20,10 +20,12 @@ from liquidity.scoring.files import (
     SUFFIXES,
     find_columns,
     open_source,
+    read_history,
     refuse_existing,
     score_file,
     unscored,
 )
+from liquidity.scoring.history import History
 from liquidity.scoring.remote import score_on_cluster
 
 PROG = "liquidity.scoring"
@@ -76,7 +78,12 @@ def score(args, console):
         with fetched_model(args.model_uri) as (model, folder):
             check_headers(missing, [*model.features, COIN] if args.top else model.features)
             if args.scheduler == LOCAL:
-                run = partial(score_here, model, overwrite=args.overwrite)
+                run = partial(score_here, model, jobs, overwrite=args.overwrite)
+            elif model.optional:
+                raise SettingsError(
+                    "--scheduler: a forecast reads files one after the other, for the days before "
+                    "each row: leave it out."
+                )
             else:
                 run = partial(score_on_cluster, args.scheduler, folder, console=console)
             score_files(missing, run, console)
@@ -143,11 +150,17 @@ def score_files(jobs, run, console):
     console.print(f"{rows:,} rows written to {where}{unscored}.", highlight=False, soft_wrap=True)
 
 
-def score_here(model, jobs, count, *, overwrite):
-    """Score the files one after the other, each on all cores; an output appears when it is
-    complete. Raises MarketDataError for what is wrong in an input.
+def score_here(model, jobs, missing, count, *, overwrite):
+    """Score the files `missing` of `jobs` one after the other, each on all cores; an output appears
+    when it is complete. Raises MarketDataError for what is wrong in an input.
+
+    A forecast reads those that are there already too, for the days before the others' rows.
     """
-    for source, target in jobs:
+    history = History() if model.optional else None
+    for source, target in jobs if history else missing:
+        if (source, target) not in missing:
+            read_history(model, source, history)
+            continue
         before = 0
 
         def on_block(position, scored):
@@ -155,7 +168,7 @@ def score_here(model, jobs, count, *, overwrite):
             count(position - before, len(scored), unscored(scored))
             before = position
 
-        score_file(model, source, target, overwrite=overwrite, on_block=on_block)
+        score_file(model, source, target, history=history, overwrite=overwrite, on_block=on_block)
         count(source.stat().st_size - before, 0, 0)
 
 
