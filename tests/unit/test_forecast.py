@@ -1,0 +1,343 @@
+"""Forecasts: a list of horizons trained on a small panel, and their answers at every door."""
+
+import json
+import sys
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow.exceptions import MlflowException
+from support import PROJECT, all_runs, children
+
+import train
+from liquidity import forecast_liquidity
+from liquidity.contract import EPSILON
+from liquidity.model.loading import load_model
+from liquidity.model.model import EW7, history_features, keys
+from liquidity.scoring.job import main as score
+
+sys.path.insert(0, str(PROJECT / "data"))
+from make_sample import make_panel
+
+SMALL = ["--n-estimators", "5,10", "--min-samples-leaf", "20", "--max-features", "0.4"]
+SMALL += ["--max-samples", "0.5", "--cv", "3", "--promote", "always"]
+NUMBERS = ["24h_volume", "mkt_cap", "price"]
+METRICS = {
+    "best_r2", "test_r2", "persistence_test_r2", "ewma_test_r2", "har_test_r2", "test_spearman",
+    "test_brier", "test_interval_score", "har_interval_score", "interval_coverage",
+    "interval_coverage_worst_month", "interval_coverage_worst_group", "parity_relative",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def panel(tmp_path_factory):
+    """A synthetic panel of 60 coins on 150 days, as a frame and as a file."""
+    frame = pd.concat(make_panel(days=150, coins=60).values(), ignore_index=True)
+    path = tmp_path_factory.mktemp("panel") / "panel.parquet"
+    frame.to_parquet(path)
+    return frame, path
+
+
+@pytest.fixture(scope="session")
+def forecasts(tmp_path_factory, empty_store, panel):
+    """The folder of a store with the champions of horizons 1 and 7."""
+    folder = tmp_path_factory.mktemp("forecasts")
+    (folder / "mlflow.db").write_bytes(empty_store.read_bytes())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        patch.setenv("MLFLOW_EXPERIMENT_ID", "")  # put back when the job has set it
+        patch.delenv("MLFLOW_EXPERIMENT_ID")
+        assert train.main(["--data", str(panel[1]), "--horizon", "1,7", *SMALL]) == 0
+    return folder
+
+
+@pytest.fixture
+def use(forecasts, monkeypatch):
+    """The store with the forecasts, for one test; yields a client."""
+    monkeypatch.chdir(forecasts)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{forecasts}/mlflow.db")
+    return mlflow.MlflowClient()
+
+
+def of_coin(frame, coin, days=90):
+    return frame[frame["coin"] == coin].tail(days)
+
+
+# Training
+
+
+def test_a_list_is_an_outer_run_with_a_run_for_each_horizon(use):
+    runs = all_runs(use)
+    (outer,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    assert outer.data.params["horizon"] == "1,7"
+    nested = children(use, outer)
+    assert {run.data.tags["horizon"] for run in nested} == {"1", "7"}
+    for run in nested:
+        assert run.data.tags["search_key"]
+        assert run.data.tags["resolved.split"] == "date"
+        assert run.data.metrics.keys() >= METRICS
+        trials = children(use, run)
+        assert len(trials) == 2
+        assert {tuple(sorted(trial.data.params)) for trial in trials} == {
+            ("max_features", "min_samples_leaf", "n_estimators")
+        }
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    for horizon in (1, 7):
+        assert use.get_model_version_by_alias(f"crypto-liquidity-{horizon}d", "champion")
+
+
+def test_the_table_keeps_its_sets_with_an_embargo_between_them(use, tmp_path):
+    version = use.get_model_version_by_alias("crypto-liquidity-7d", "champion")
+    path = use.download_artifacts(version.run_id, "cleaned_data.parquet", str(tmp_path))
+    table = pd.read_parquet(path)
+    assert set(table["set"]) == {"train", "gap", "test", "none"}
+    last_train = table.loc[table["set"] == "train", "date"].max()
+    first_test = table.loc[table["set"] == "test", "date"].min()
+    assert last_train + pd.Timedelta(days=7) < first_test
+    row = table[table["set"] == "test"].iloc[0]
+    later = table[
+        (table["coin"] == row["coin"]) & (table["date"] == row["date"] + pd.Timedelta(days=7))
+    ]
+    assert row["liquidity"] == pytest.approx((later["24h_volume"] / later["mkt_cap"]).item())
+
+
+def test_a_list_goes_on_with_the_horizon_that_was_interrupted(store, panel, monkeypatch, tmp_path):
+    arguments = ["--data", str(panel[1]), "--horizon", "1,7", *SMALL]
+    register = train.registry.register
+
+    def stop(*args, **options):
+        if options["name"].endswith("-7d"):
+            raise KeyboardInterrupt
+        return register(*args, **options)
+
+    monkeypatch.setattr(train.registry, "register", stop)
+    assert train.main(arguments) == 130
+    assert {run.info.status for run in all_runs(store)} == {"FINISHED", "KILLED"}
+    monkeypatch.setattr(train.registry, "register", register)
+    assert train.main(arguments) == 0
+    assert store.get_model_version_by_alias("crypto-liquidity-1d", "champion").version == 1
+    assert store.get_model_version_by_alias("crypto-liquidity-7d", "champion").version == 1
+    trials = [run for run in all_runs(store) if "resumed_from" in run.data.tags]
+    assert len(trials) == 2
+    assert not [run for run in all_runs(store) if run.info.status == "RUNNING"]
+
+
+@pytest.mark.parametrize(
+    ("horizon", "said"),
+    [
+        ("0.5", "horizon: expected whole numbers of days from 0 to 90"),
+        ("-1", "horizon: expected whole numbers"),
+        ("91", "horizon: expected whole numbers"),
+        ("a", "horizon: expected whole numbers"),
+        ("", "horizon: expected whole numbers"),
+        ("7,7", "horizon: expected each number once"),
+    ],
+)
+def test_a_horizon_that_is_none_is_one_sentence(store, panel, capsys, horizon, said):
+    with pytest.raises(SystemExit) as exit_:
+        train.main(["--data", str(panel[1]), f"--horizon={horizon}"])
+    assert exit_.value.code == 2
+    assert said in capsys.readouterr().err
+    assert not all_runs(store)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda frame: frame[frame["date"] >= "2026-06-01"], "needs snapshots of at least 37 days"),
+        (lambda frame: frame.assign(date="2026-06-30"), "needs snapshots of at least 37 days"),
+        (lambda frame: frame[frame["date"].str[-2:] == "01"], "needs snapshots of at least 37"),
+    ],
+    ids=["too few days", "all dates equal", "no row a week later"],
+)
+def test_too_little_of_a_panel_is_one_sentence(store, panel, tmp_path, capsys, change, said):
+    path = tmp_path / "few.csv"
+    change(panel[0]).drop_duplicates(["coin", "date"]).to_csv(path, index=False)
+    assert train.main(["--data", str(path), "--horizon", "7", *SMALL]) == 2
+    assert said in capsys.readouterr().err
+    assert not all_runs(store)
+
+
+def test_one_coin_of_constant_liquidity_ends_in_a_sentence_or_a_challenger(store, panel, tmp_path):
+    frame = of_coin(panel[0], panel[0]["coin"].iloc[0], 150)
+    path = tmp_path / "one.csv"
+    frame.assign(**{"24h_volume": 0.25 * frame["mkt_cap"]}).to_csv(path, index=False)
+    assert train.main(["--data", str(path), "--horizon", "7", *SMALL]) in (0, 2)
+    assert not [run for run in all_runs(store) if run.info.status == "RUNNING"]
+
+
+# The registered model
+
+
+@pytest.fixture
+def model(use):
+    return load_model("models:/crypto-liquidity-7d@champion")
+
+
+@pytest.fixture
+def loaded(use):
+    return mlflow.pyfunc.load_model("models:/crypto-liquidity-7d@champion")
+
+
+def test_it_answers_as_the_pipeline_and_its_residuals_do(use, model, panel, tmp_path):
+    import skops.io
+
+    version = use.get_model_version_by_alias("crypto-liquidity-7d", "champion")
+    folder = mlflow.artifacts.download_artifacts(
+        f"models:/{version.name}/{version.version}", dst_path=str(tmp_path)
+    )
+    path = f"{folder}/artifacts/pipeline.skops"
+    pipeline = skops.io.load(path, trusted=skops.io.get_untrusted_types(file=path))
+    frame = panel[0].tail(2000)
+    X = model.parse(frame)
+    coin, day = keys(X[:, 3:])
+    history, _ = history_features(coin, day, *X[:, :3].T)
+    level = pipeline.predict(history) + history[:, EW7]
+    expected = np.maximum(10**level - EPSILON, 0)
+    np.testing.assert_allclose(model.answer(X)["liquidity"], expected, rtol=1e-9)
+
+
+def test_the_answer_has_its_columns_keeps_the_index_and_holds_together(loaded, panel):
+    frame = panel[0].tail(500).sample(frac=1, random_state=0)
+    answer = loaded.predict(frame[[*NUMBERS, "coin", "date"]])
+    assert list(answer) == [
+        "liquidity", "level", "lower", "upper", "in_range", "p_high", "days_used"
+    ]  # fmt: skip
+    assert answer.index.equals(frame.index)
+    assert (answer["lower"] <= answer["liquidity"]).all()
+    assert (answer["liquidity"] <= answer["upper"]).all()
+    assert answer["p_high"].between(0, 1).all()
+    assert ((answer["level"] == "High") == (answer["liquidity"] > 0.5)).all()
+
+
+def test_a_row_knows_earlier_days_of_its_coin_alone(loaded, panel):
+    frame = panel[0].tail(3000)[[*NUMBERS, "coin", "date"]]
+    coin = frame["coin"].iloc[-1]
+    together = loaded.predict(frame)[frame["coin"] == coin]
+    alone = loaded.predict(frame[frame["coin"] == coin])
+    pd.testing.assert_frame_equal(together, alone)
+    later = loaded.predict(frame[frame["coin"] == coin].iloc[::-1])
+    pd.testing.assert_frame_equal(alone, later.iloc[::-1], rtol=1e-9)
+    assert alone["days_used"].iloc[-1] > alone["days_used"].iloc[0] == 1
+
+
+def test_a_row_without_coin_or_date_stands_alone(loaded, panel):
+    frame = of_coin(panel[0], panel[0]["coin"].iloc[-1])[[*NUMBERS, "coin", "date"]]
+    for left in (NUMBERS, [*NUMBERS, "coin"], [*NUMBERS, "date"]):
+        assert (loaded.predict(frame[left])["days_used"] == 1).all()
+    unknown = frame.assign(coin="NA")
+    assert (loaded.predict(unknown)["days_used"] == 1).all()
+
+
+def test_the_same_coin_and_date_twice_are_answered_from_their_own_values(loaded, panel):
+    frame = of_coin(panel[0], panel[0]["coin"].iloc[-1])[[*NUMBERS, "coin", "date"]]
+    double = frame.iloc[[-2]].assign(**{"24h_volume": frame["24h_volume"].iloc[-2] * 10})
+    answer = loaded.predict(pd.concat([frame.iloc[:-1], double, frame.iloc[-1:]]))
+    first, second = answer["liquidity"].iloc[-3], answer["liquidity"].iloc[-2]
+    assert first != second
+    plain = loaded.predict(frame)
+    assert first == pytest.approx(plain["liquidity"].iloc[-2], rel=1e-9)
+    assert answer["liquidity"].iloc[-1] != plain["liquidity"].iloc[-1]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"date": "2026-02-30"}, "row 3, column date: expected a day such as 2026-01-31"),
+        ({"date": "2024"}, "row 3, column date"),
+        ({"date": "today"}, "row 3, column date"),
+        ({"date": "0001-01-01"}, "row 3, column date"),
+        ({"price": float("nan")}, "row 3, column price: expected a finite number >= 0"),
+        ({"mkt_cap": 0.0}, "row 3, column mkt_cap: expected a finite number > 0"),
+    ],
+)
+def test_what_breaks_a_rule_is_named(loaded, panel, change, said):
+    frame = panel[0].tail(10)[[*NUMBERS, "coin", "date"]].reset_index(drop=True)
+    for name, value in change.items():
+        frame.loc[3, name] = value
+    with pytest.raises(MlflowException, match=said) as raised:
+        loaded.predict(frame)
+    assert raised.value.error_code == "INVALID_PARAMETER_VALUE"
+
+
+def test_a_coin_given_as_a_number_is_refused(model):
+    row = {"24h_volume": [1e6], "mkt_cap": [1e8], "price": [1.0], "coin": [7]}
+    with pytest.raises(MlflowException, match="column coin: expected a name as text, got 7"):
+        model.check(model.parse(row), row)
+
+
+def test_a_time_of_day_counts_for_the_day_that_it_covers(model):
+    row = {"24h_volume": [1e6], "mkt_cap": [1e8], "price": [1.0]}
+    for date, day in [
+        ("2026-01-31", "2026-01-31"),
+        ("2026-01-31T00:00:00Z", "2026-01-31"),
+        ("2026-01-31T06:00:00Z", "2026-01-30"),
+        ("2026-01-31 12:00", "2026-01-31"),
+        ("2026-01-31T13:00:00+02:00", "2026-01-30"),
+    ]:
+        X = model.parse(row | {"date": [date]})
+        assert X[0, -1] == (np.datetime64(day) - np.datetime64("1970-01-01")).astype(int)
+
+
+# Doors
+
+
+def test_files_are_answered_as_a_frame_is(use, loaded, panel, tmp_path):
+    """Over files, by the block and from a rerun that does only what is missing."""
+    frame = panel[0].tail(4000)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "out").mkdir()
+    for number, part in enumerate(np.array_split(np.arange(len(frame)), 3)):
+        frame.iloc[part].to_csv(tmp_path / f"in/{number}.csv", index=False)
+    command = ["--model-uri", "models:/crypto-liquidity-7d@champion"]
+    command += ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
+    assert score(command) == 0
+    expected = loaded.predict(frame[[*NUMBERS, "coin", "date"]]).reset_index(drop=True)
+    read = lambda: pd.concat(  # noqa: E731
+        [pd.read_csv(tmp_path / f"out/{n}.csv") for n in range(3)], ignore_index=True
+    )
+    pd.testing.assert_frame_equal(read()[list(expected)], expected, rtol=1e-9, check_dtype=False)
+    (tmp_path / "out/1.csv").unlink()
+    assert score(command) == 0
+    pd.testing.assert_frame_equal(read()[list(expected)], expected, rtol=1e-9, check_dtype=False)
+
+
+def test_files_whose_dates_fall_are_refused(use, panel, tmp_path, capsys):
+    frame = panel[0].tail(500).iloc[::-1]
+    frame.to_csv(tmp_path / "in.csv", index=False)
+    command = ["--model-uri", "models:/crypto-liquidity-7d@champion"]
+    command += ["--input", str(tmp_path / "in.csv"), "--output", str(tmp_path / "out.csv")]
+    assert score(command) == 2
+    assert "a forecast reads a coin's days in their order" in capsys.readouterr().err
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_one_coins_newest_day_is_forecast_at_every_horizon(use, panel):
+    frame = of_coin(panel[0], panel[0]["coin"].iloc[-1])
+    answer = forecast_liquidity(frame, horizons=(1, 7))
+    assert answer == forecast_liquidity(
+        json.loads(frame.to_json(orient="records")), horizons=[1, 7]
+    )
+    assert answer["date"] == frame["date"].iloc[-1]
+    assert [each["horizon"] for each in answer["forecasts"]] == [1, 7]
+    for each in answer["forecasts"]:
+        model = mlflow.pyfunc.load_model(f"models:/crypto-liquidity-{each['horizon']}d@champion")
+        row = model.predict(frame[[*NUMBERS, "coin", "date"]]).iloc[-1]
+        assert answer["days_used"] == row["days_used"]
+        for name in ("liquidity", "lower", "upper", "p_high"):
+            assert each[name] == pytest.approx(row[name], rel=1e-9)
+        assert (each["level"], each["in_range"]) == (row["level"], row["in_range"])
+        assert pd.Timestamp(each["date"]) - pd.Timestamp(answer["date"]) == pd.Timedelta(
+            days=each["horizon"]
+        )
+
+
+def test_the_days_of_two_coins_and_a_day_without_a_date_are_refused(use, panel):
+    with pytest.raises(MlflowException, match="the days of one coin"):
+        forecast_liquidity(panel[0].tail(20), horizons=[1])
+    frame = of_coin(panel[0], panel[0]["coin"].iloc[-1]).copy()
+    frame.loc[frame.index[3], "date"] = None
+    with pytest.raises(MlflowException, match="row 3, column date: expected a day"):
+        forecast_liquidity(frame, horizons=[1])
