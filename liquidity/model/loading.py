@@ -103,7 +103,6 @@ def fetched_model(model_uri):
                 f"{first_line(error)}. Train one first (python train.py), or set "
                 "MLFLOW_TRACKING_URI to the store it is in."
             ) from error
-        _return_freed_memory()
         yield model, Path(folder)
 
 
@@ -137,6 +136,7 @@ def load_checked(folder):
         raise ModelError(f"it cannot be loaded ({first_line(error)})") from error
     if not np.isfinite(answer["liquidity"]).all():
         raise ModelError("it does not score its own examples")
+    _return_freed_memory()
     return model
 
 
