@@ -19,7 +19,7 @@ from mlflow.exceptions import MlflowException
 
 from liquidity.errors import ModelError, first_line
 from liquidity.model.loading import fetch_model, load_checked
-from serve import parse_model_uri
+from serve.settings import parse_model_uri
 
 LOG = logging.getLogger("serve")
 FOLDERS_KEPT = 3
@@ -77,9 +77,9 @@ class Champion:
         served = self._served
         if served is None:
             raise NoModel(
-                f"No model is loaded: {self.model_uri} could not be had from the registry, and the "
-                "server's log says why. Train one (`mlflow run .`), or set LIQUIDITY_MODEL_URI and "
-                "MLFLOW_TRACKING_URI; the server keeps trying."
+                f"No model is loaded: {self.model_uri} could not be fetched from the registry, and "
+                "the server's log says why. Train one (`mlflow run .`), or set "
+                "LIQUIDITY_MODEL_URI and MLFLOW_TRACKING_URI; the server keeps trying."
             )
         return served
 
@@ -151,8 +151,10 @@ class Champion:
         if before is None or before.reference != served.reference:
             LOG.info(
                 "serving %s version %s from the %s, loaded in %.2f s",
-                *served.reference.values(), served.info["source"], served.info["load_seconds"],
-            )  # fmt: skip
+                *served.reference.values(),
+                served.info["source"],
+                served.info["load_seconds"],
+            )
         self._on_swap(served)
 
     def _registered(self):
