@@ -1,18 +1,25 @@
-"""Real stores in temporary folders, the real market data, and the sample."""
+"""The fixtures: real stores in temporary folders, models, servers, a browser, the real data."""
 
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from pathlib import Path
 
 import mlflow
 import pytest
 from playwright.sync_api import sync_playwright
+from support import (
+    PROJECT,
+    REAL_DATA,
+    SAMPLE,
+    SMALL,
+    free_port_number,
+    parents,
+    standing_app,
+    use_copy,
+    wait_for_http,
+)
 
 import train
 from liquidity import registry
@@ -22,17 +29,6 @@ from liquidity.data.table import build_table, inputs_and_target
 from liquidity.model.gate import Decision
 from liquidity.model.packaging import log_model
 from liquidity.search.pipeline import build_pipeline, with_forest_params
-
-PROJECT = Path(__file__).parents[1]
-SAMPLE = PROJECT / "data/sample.csv"
-# A whole job in four seconds.
-SMALL = ["--data", str(SAMPLE), "--n-estimators", "3,6", "--max-depth", "none,4"]
-SMALL += ["--min-samples-split", "2", "--cv", "3"]
-GOOD = {"24h_volume": 1e7, "mkt_cap": 1e8, "1h": 0.01, "price": 1.0}
-# The slow tests in their short form, where minutes count.
-SHORT = os.environ.get("LIQUIDITY_SOAK") == "short"
-full_only = pytest.mark.skipif(SHORT, reason="not in the short form")
-REAL_DATA = Path(os.environ.get("LIQUIDITY_REAL_DATA", PROJECT / "../shared/data"))
 
 
 @pytest.fixture(scope="session")
@@ -59,27 +55,15 @@ def empty_store(tmp_path_factory):
 @pytest.fixture
 def store(tmp_path, monkeypatch, empty_store):
     """A tracking store of the test's own, in its own working folder; yields a client."""
-    yield from use_copy(empty_store, tmp_path, monkeypatch)
+    with use_copy(empty_store, tmp_path, monkeypatch) as client:
+        yield client
 
 
 @pytest.fixture
 def champion(tmp_path, monkeypatch, model_folder):
     """The same with the model of the tests as crypto-liquidity's champion."""
-    yield from use_copy(model_folder.parent / "mlflow.db", tmp_path, monkeypatch)
-
-
-def use_copy(database, tmp_path, monkeypatch):
-    shutil.copy(database, tmp_path / "mlflow.db")
-    monkeypatch.chdir(tmp_path)
-    # mlflow.set_experiment sets a variable and a global, which the next test would find.
-    monkeypatch.setattr(mlflow.tracking.fluent, "_active_experiment_id", None)
-    for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"):
-        monkeypatch.setenv(name, "")  # so that there is something to put back
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    yield mlflow.MlflowClient()
-    assert mlflow.active_run() is None, "a test left a run open"
+    with use_copy(model_folder.parent / "mlflow.db", tmp_path, monkeypatch) as client:
+        yield client
 
 
 @pytest.fixture(scope="session")
@@ -115,6 +99,44 @@ def model(model_folder):
         return mlflow.pyfunc.load_model(str(model_folder))
 
 
+@pytest.fixture(scope="session")
+def inner(model):
+    """The model itself, without MLflow around it."""
+    return model.unwrap_python_model()
+
+
+@pytest.fixture
+def app(inner):
+    """The server's application over the model of the tests."""
+    with standing_app(inner) as app:
+        yield app
+
+
+@pytest.fixture(scope="session")
+def build_model(tmp_path_factory, sample_table, empty_store):
+    """The folder of a model of so many trees, as MLflow stores it; each is made once."""
+    built = {}
+    folder = tmp_path_factory.mktemp("built")
+    shutil.copy(empty_store, folder / "mlflow.db")
+    table = sample_table.head(200)
+
+    def build(trees):
+        if trees not in built:
+            pipeline = with_forest_params(build_pipeline(random_state=0), n_estimators=trees)
+            fitted = pipeline.fit(*inputs_and_target(table))
+            with pytest.MonkeyPatch.context() as patch:
+                patch.chdir(folder)
+                patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+                with mlflow.start_run(experiment_id="0"):
+                    uri = log_model(fitted, table, quantile=0.5, digest="d")
+                built[trees] = mlflow.artifacts.download_artifacts(
+                    uri, dst_path=folder / str(trees)
+                )
+        return built[trees]
+
+    return build
+
+
 @pytest.fixture
 def write_csv(tmp_path):
     """Write lines as a CSV file; `header` unless told otherwise."""
@@ -126,45 +148,6 @@ def write_csv(tmp_path):
         return path
 
     return write
-
-
-def coin(number, **fields):
-    """A coin as CoinGecko's /coins/markets answers it."""
-    return {
-        "id": f"coin-{number}", "symbol": f"c{number}", "name": f"Coin {number}",
-        "image": "https://example.org/coin.png", "current_price": 1.5, "market_cap": 10_000_000,
-        "market_cap_rank": number, "total_volume": 2_000_000.0,
-        "roi": {"times": 5, "currency": "usd", "percentage": 500},
-        "last_updated": "2026-11-24T23:59:01.123Z",
-        "price_change_percentage_1h_in_currency": 1.0,
-        "price_change_percentage_24h_in_currency": -2,
-        "price_change_percentage_7d_in_currency": 3.0,
-        **fields,
-    }  # fmt: skip
-
-
-def wait_for_http(url, *, seconds=30):
-    """Return once `url` answers; fails after so many seconds."""
-    for _ in range(10 * seconds):
-        try:
-            urllib.request.urlopen(url, timeout=1).close()
-            return
-        except OSError:
-            time.sleep(0.1)
-    raise AssertionError(f"{url} did not answer within {seconds} s")
-
-
-def all_runs(store):
-    return store.search_runs([e.experiment_id for e in store.search_experiments()])
-
-
-def parents(store):
-    return [run for run in all_runs(store) if "mlflow.parentRunId" not in run.data.tags]
-
-
-def children(store, parent):
-    condition = f"tags.mlflow.parentRunId = '{parent.info.run_id}'"
-    return store.search_runs([parent.info.experiment_id], condition)
 
 
 @pytest.fixture(scope="session")
@@ -187,59 +170,6 @@ def complete(tmp_path_factory, empty_store):
 @pytest.fixture
 def free_port():
     return free_port_number()
-
-
-def free_port_number():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-class MlflowServer:
-    """A real `mlflow server` over the folder's mlflow.db, up for the time of a with block, in
-    which it can be stopped, started again and held still.
-    """
-
-    def __init__(self, folder):
-        self._folder = folder
-        self._port = free_port_number()
-        self._process = None
-        self.uri = f"http://127.0.0.1:{self._port}"
-
-    def __enter__(self):
-        self.start()
-        return self
-
-    def __exit__(self, *_):
-        self.stop()
-
-    def start(self):
-        command = [sys.executable, "-m", "mlflow", "server", "--port", str(self._port)]
-        command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self._folder}/mlflow.db"]
-        command += ["--artifacts-destination", str(self._folder / "artifacts")]
-        with (self._folder / "server.log").open("a") as log:
-            self._process = subprocess.Popen(
-                command, stdout=log, stderr=log, cwd=self._folder, start_new_session=True,
-                env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-            )  # fmt: skip
-        wait_for_http(f"{self.uri}/health", seconds=120)
-
-    def stop(self, number=signal.SIGTERM):
-        if self._process:
-            self._signal(signal.SIGCONT)
-            self._signal(number)
-            self._process.wait(20)
-            self._process = None
-
-    def hang(self):
-        """From now on it accepts connections and never answers."""
-        self._signal(signal.SIGSTOP)
-
-    def wake(self):
-        self._signal(signal.SIGCONT)
-
-    def _signal(self, number):
-        os.killpg(self._process.pid, number)
 
 
 @pytest.fixture

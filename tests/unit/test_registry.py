@@ -5,6 +5,7 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
+from support import NAME
 
 from liquidity import registry
 from liquidity.contract import CLEANED_DATA
@@ -12,8 +13,6 @@ from liquidity.data.table import inputs_and_target
 from liquidity.model.gate import Decision, _decide, decide
 from liquidity.model.packaging import log_model
 from liquidity.search.pipeline import build_pipeline, with_forest_params
-
-NAME = "crypto-liquidity"
 
 
 @pytest.fixture(scope="module")

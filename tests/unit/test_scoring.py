@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import GOOD, PROJECT, SAMPLE
+from support import GOOD, PROJECT, SAMPLE
 
 from liquidity.contract import FEATURES
 from liquidity.errors import MarketDataError
@@ -150,11 +150,6 @@ def run(*arguments, **options):
 
 def score(input, output, *more):
     return main(["--input", str(input), "--output", str(output), *more])
-
-
-@pytest.fixture
-def inner(model):
-    return model.unwrap_python_model()
 
 
 def test_the_command_scores_a_file_over_the_champion(champion, write_csv, tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import SAMPLE, parents
+from support import SAMPLE, parents
 
 from liquidity import eda
 from liquidity.data.market import Cleaning, read_market

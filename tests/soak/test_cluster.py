@@ -16,9 +16,19 @@ import time
 import mlflow
 import pandas as pd
 import pytest
-from conftest import PROJECT, SAMPLE, SMALL, free_port_number, full_only, parents
 from rich.console import Console
-from test_faults import TRIALS, Job, finish, wait_for_trials
+from support import (
+    PROJECT,
+    SAMPLE,
+    SMALL,
+    TRIALS,
+    Job,
+    finish,
+    free_port_number,
+    full_only,
+    parents,
+    wait_for_trials,
+)
 
 from liquidity.errors import ClusterError
 from liquidity.executors.dask import TRAINING, cluster_executor

@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from conftest import PROJECT, coin
+from support import PROJECT, coin
 
 from liquidity import coingecko
 from liquidity.data import coingecko as api

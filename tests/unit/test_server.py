@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import socket
-import subprocess
 import threading
 import time
 import urllib.error
@@ -15,38 +14,8 @@ from contextlib import suppress
 import mlflow
 import pandas as pd
 import pytest
-from conftest import GOOD, wait_for_http
 from mlflow.pyfunc.scoring_server.client import ScoringServerClient
-
-BODY = json.dumps({"instances": [GOOD]}).encode()
-
-
-def post(url, body=BODY, content_type="application/json"):
-    request = urllib.request.Request(url, body, {"Content-Type": content_type})
-    try:
-        with urllib.request.urlopen(request, timeout=30) as response:
-            return response.status, json.loads(response.read())
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, json.loads(error.read())
-
-
-def workers_of(server):
-    found = subprocess.run(["pgrep", "-P", str(server.pid)], capture_output=True, text=True)
-    return [int(pid) for pid in found.stdout.split()]
-
-
-def raw(url, data, *, wait=5, shut=False):
-    """Send bytes as they are, `shut` the sending side, return what comes back within `wait` s."""
-    host, port = url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=wait) as connection:
-        connection.sendall(data)
-        if shut:
-            connection.shutdown(socket.SHUT_WR)
-        try:
-            return connection.recv(65536)
-        except TimeoutError:
-            return b""
+from support import GOOD, INSTANCES, NAME, post, raw, wait_for_http, workers_of
 
 
 def test_it_serves_swaps_and_ends_within_seconds(start_serve, complete):
@@ -57,7 +26,7 @@ def test_it_serves_swaps_and_ends_within_seconds(start_serve, complete):
     assert status == 200
     assert answer["predictions"][0]["liquidity"] > 0
     for _ in range(20):
-        assert post(f"{server.url}/predict", json.dumps(GOOD).encode())[0] == 200
+        assert post(f"{server.url}/predict", GOOD)[0] == 200
 
     with urllib.request.urlopen(f"{server.url}/metrics") as response:
         metrics = response.read().decode()
@@ -95,7 +64,7 @@ def test_it_serves_swaps_and_ends_within_seconds(start_serve, complete):
 
 def test_sigterm_lets_the_request_in_flight_finish(start_serve):
     server = start_serve()
-    rows = json.dumps({"instances": [GOOD] * 50_000}).encode()
+    rows = {"instances": [GOOD] * 50_000}
     answers = []
     thread = threading.Thread(
         target=lambda: answers.append(post(f"{server.url}/invocations", rows))
@@ -123,42 +92,15 @@ def test_workers_end_with_a_killed_parent(start_serve):
     raise AssertionError("the worker outlived its parent")
 
 
-@pytest.mark.soak
-def test_bodies_are_bounded_in_size_and_time(start_serve):
-    """A chunked body has no length to refuse; a slow one would hold its connection for ever."""
-    server = start_serve()
-    chunk = b"100000\r\n" + b"1" * 0x100000 + b"\r\n"
-    head = b"POST /batch HTTP/1.1\r\nHost: x\r\nContent-Type: text/csv\r\n"
-    answer = raw(server.url, head + b"Transfer-Encoding: chunked\r\n\r\n" + chunk * 17)
-    assert b" 413 " in answer.partition(b"\r\n")[0]
-    assert b"larger than 16 MiB" in answer
-
-    slow = head + b"Content-Length: 100\r\n\r\n24h_volume"
-    answers = []
-    threads = [
-        threading.Thread(target=lambda: answers.append(raw(server.url, slow, wait=20)))
-        for _ in range(50)
-    ]
-    for thread in threads:
-        thread.start()
-    time.sleep(0.5)
-    started = time.monotonic()
-    assert post(f"{server.url}/invocations")[0] == 200  # nobody else waits
-    assert time.monotonic() - started < 1
-    for thread in threads:
-        thread.join()
-    assert all(b" 408 " in answer.partition(b"\r\n")[0] for answer in answers)
-    assert "Traceback" not in server.log.read_text()
-
-
 def test_clients_that_go_away_leave_no_trace(start_serve):
     server = start_serve()
     head = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
     host, port = server.url.removeprefix("http://").split(":")
+    body = json.dumps(INSTANCES).encode()
     for data in (
         head + b"Content-Length: 100\r\n\r\nhalf",
         head + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhal",
-        head + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY,
+        head + b"Content-Length: %d\r\n\r\n" % len(body) + body,
         b"GET / HT",
         b"\x00\xff" * 50,
     ):
@@ -209,9 +151,9 @@ def test_a_start_without_a_champion_waits_for_one(start_serve, store, model_fold
     status, answer = post(f"{server.url}/invocations")
     assert status == 503
     assert "No model is loaded" in answer["message"]
-    store.create_registered_model("crypto-liquidity")
-    store.create_model_version("crypto-liquidity", str(model_folder))
-    store.set_registered_model_alias("crypto-liquidity", "champion", "1")
+    store.create_registered_model(NAME)
+    store.create_model_version(NAME, str(model_folder))
+    store.set_registered_model_alias(NAME, "champion", "1")
     for _ in range(100):
         if post(f"{server.url}/invocations")[0] == 200:
             return

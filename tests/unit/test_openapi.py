@@ -25,16 +25,6 @@ def test_schemathesis_finds_no_difference_at_a_real_server(start_serve):
     assert "Traceback" not in server.log.read_text()
 
 
-@pytest.fixture
-def app(model):
-    from test_serve import INFO, Standing
-
-    from serve import create_app
-    from serve.champion import Served
-
-    return create_app({}, Standing(Served(model.unwrap_python_model(), INFO)))
-
-
 def test_every_door_is_described(app):
     doors = {
         (rule.rule, method.lower())

@@ -1,70 +1,22 @@
 """The registered model behind MLflow's own scoring server and its command `models predict`."""
 
 import json
-import os
 import re
-import signal
 import subprocess
-import sys
-import urllib.error
-import urllib.request
-from contextlib import contextmanager
-from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import GOOD, free_port_number, wait_for_http
+from support import CHAMPION, GOOD, mlflow_models, mlflow_scoring_server, post
 
 from liquidity.contract import FEATURES
 
-MODEL = "models:/crypto-liquidity@champion"
 VALUES = [GOOD[name] for name in FEATURES]
-
-
-def mlflow_models(*arguments, model_folder, **options):
-    """The command `mlflow models ...` over the store whose champion is the tests' model."""
-    programs = Path(sys.executable).parent
-    environment = os.environ | {
-        "PATH": f"{programs}:{os.environ['PATH']}",  # MLflow starts uvicorn by its name
-        "MLFLOW_TRACKING_URI": f"sqlite:///{model_folder.parent}/mlflow.db",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-    }
-    command = [programs / "mlflow", "models", *map(str, arguments)]
-    return subprocess.Popen(command, env=environment, start_new_session=True, **options)
 
 
 @pytest.fixture(scope="module")
 def server(model_folder, tmp_path_factory):
-    with serve(model_folder, tmp_path_factory.mktemp("server"), "local") as url:
+    with mlflow_scoring_server(model_folder, tmp_path_factory.mktemp("server"), "local") as url:
         yield url
-
-
-@contextmanager
-def serve(model_folder, folder, env_manager):
-    port = free_port_number()
-    with open(folder / "log", "w") as log:
-        job = mlflow_models(
-            "serve", "-m", MODEL, "--env-manager", env_manager, "--port", port,
-            model_folder=model_folder, stdout=log, stderr=log, cwd=folder,
-        )  # fmt: skip
-        try:
-            wait_for_http(f"http://127.0.0.1:{port}/ping")
-            yield f"http://127.0.0.1:{port}/invocations"
-        finally:
-            os.killpg(job.pid, signal.SIGTERM)
-            job.wait(timeout=20)
-
-
-def post(url, body, content_type="application/json"):
-    """Status and decoded answer."""
-    body = body.encode() if isinstance(body, str) else json.dumps(body).encode()
-    request = urllib.request.Request(url, body, {"Content-Type": content_type})
-    try:
-        with urllib.request.urlopen(request, timeout=20) as answer:
-            return answer.status, json.load(answer)
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, json.load(error)
 
 
 FORMS = {
@@ -180,18 +132,11 @@ REQUESTS = {
 
 
 @pytest.mark.parametrize("body", REQUESTS.values(), ids=REQUESTS.keys())
-def test_our_server_answers_as_mlflows_does(server, model, body):
+def test_our_server_answers_as_mlflows_does(server, app, body):
     """The same status for every request, the same scores for every valid one."""
-    from test_serve import INFO, Standing
-
-    from serve import close_app, create_app
-    from serve.champion import Served
-
     kind = "text/csv" if isinstance(body, str) and not body.startswith("{") else JSON
     data = body if isinstance(body, str) else json.dumps(body)
-    app = create_app({}, Standing(Served(model.unwrap_python_model(), INFO)))
     ours = app.test_client().post("/invocations", data=data, content_type=kind)
-    close_app(app)
     status, answer = post(server, data, kind)
     assert ours.status_code == status
     if status == 200:
@@ -203,17 +148,10 @@ def test_our_server_answers_as_mlflows_does(server, model, body):
 def test_mlflow_models_predict_answers_too(model, model_folder, tmp_path):
     (tmp_path / "in.csv").write_text(f"{','.join(FEATURES)}\n{','.join(map(str, VALUES))}\n")
     job = mlflow_models(
-        "predict", "-m", MODEL, "--env-manager", "local", "-i", "in.csv", "-o", "out.json",
+        "predict", "-m", CHAMPION, "--env-manager", "local", "-i", "in.csv", "-o", "out.json",
         "-t", "csv", model_folder=model_folder, cwd=tmp_path, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     assert job.wait(timeout=60) == 0
     answer = json.loads((tmp_path / "out.json").read_text())
     expected = model.predict(pd.DataFrame([GOOD])).to_dict("records")
     assert answer == {"predictions": expected}
-
-
-@pytest.mark.soak
-def test_the_models_own_environment_is_built_and_answers(model_folder, tmp_path):
-    with serve(model_folder, tmp_path, "uv") as server:
-        status, answer = post(server, {"dataframe_records": [GOOD]})
-    assert (status, len(answer["predictions"])) == (200, 1)

@@ -6,7 +6,7 @@ import json
 
 import pandas as pd
 import pytest
-from conftest import coin
+from support import coin
 
 from liquidity.data.market import api_frame, read_market, trim_outliers
 from liquidity.errors import MarketDataError

@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import re
+from contextlib import ExitStack
 
 import numpy as np
 import orjson
@@ -14,56 +15,22 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import GOOD
 from prometheus_client.parser import text_string_to_metric_families
+from support import COLUMNS, GOOD, HTML, ROW, Standing, standing_app
 
 from serve import close_app, create_app
-from serve.champion import NoModel, Served
 from serve.gateway import BODY
-
-COLUMNS = list(GOOD)
-ROW = list(GOOD.values())
-HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
-INFO = {
-    "name": "crypto-liquidity", "version": "3", "alias": "champion", "run_id": "r",
-    "registered": "2026-01-01T00:00:00+00:00", "metrics": {"test_r2": 0.97},
-    "source": "registry", "source_uri": "models:/m-1", "folder": "f", "load_seconds": 0.1,
-}  # fmt: skip
-
-
-class Standing:
-    """A champion that stays what it is; None is one that could not be loaded."""
-
-    def __init__(self, served):
-        self.served = served
-
-    def current(self):
-        if self.served is None:
-            raise NoModel("No model is loaded: train one.")
-        return self.served
-
-    def stop(self):
-        pass
-
-
-@pytest.fixture(scope="module")
-def inner(model):
-    return model.unwrap_python_model()
 
 
 @pytest.fixture
 def make_client(inner):
-    apps = []
+    """A client of an application of its own, with a model or without."""
+    with ExitStack() as apps:
 
-    def make(served=True, **config):
-        champion = Standing(Served(inner, INFO) if served else None)
-        app = create_app(config, champion)
-        apps.append(app)
-        return app.test_client()
+        def make(served=True, **config):
+            return apps.enter_context(standing_app(inner, served=served, **config)).test_client()
 
-    yield make
-    for app in apps:
-        close_app(app)
+        yield make
 
 
 @pytest.fixture

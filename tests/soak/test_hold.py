@@ -1,6 +1,5 @@
 """What holds under load and faults; slow, so `make soak` runs it."""
 
-import json
 import os
 import re
 import signal
@@ -11,20 +10,25 @@ import threading
 import time
 from collections import Counter
 from contextlib import suppress
-from pathlib import Path
 
 import mlflow
 import pytest
-from conftest import GOOD, SHORT, full_only
-from test_champion import NAME, build_model  # noqa: F401
-from test_server import workers_of
+from support import (
+    BODY,
+    GOOD,
+    NAME,
+    REQUEST,
+    SHORT,
+    Client,
+    Load,
+    full_only,
+    memory,
+    post,
+    raw,
+    workers_of,
+)
 
 pytestmark = pytest.mark.soak
-BODY = json.dumps(GOOD).encode()
-REQUEST = (
-    b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-    b"Content-Length: %d\r\n\r\n" % len(BODY)
-) + BODY
 UPLOAD = (
     b"POST /batch HTTP/1.1\r\nHost: x\r\nContent-Type: text/csv\r\nConnection: close\r\n"
     b"Content-Length: 1000000\r\n\r\n"
@@ -35,93 +39,8 @@ KILLS = 2 if SHORT else 5
 FOLLOW_SECONDS = 10  # a moved alias on a machine whose cores are all busy
 
 
-class Client:
-    """A keep-alive connection that asks for the same coin again and again."""
-
-    def __init__(self, url):
-        self._address = tuple(url.removeprefix("http://").split(":"))
-        self._connection = None
-
-    def ask(self):
-        """Status and answer; None and the error where the connection broke."""
-        try:
-            if self._connection is None:
-                self._connection = socket.create_connection(self._address, timeout=20)
-            self._connection.sendall(REQUEST)
-            data = b""
-            while b"\r\n\r\n" not in data:
-                data += self._received()
-            head, _, body = data.partition(b"\r\n\r\n")
-            length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
-            while len(body) < length:
-                body += self._received()
-            return int(head[9:12]), json.loads(body)
-        except OSError as error:
-            self.close()
-            return None, repr(error)
-
-    def _received(self):
-        data = self._connection.recv(65536)
-        if not data:
-            raise ConnectionResetError("closed by the server")
-        return data
-
-    def close(self):
-        if self._connection:
-            self._connection.close()
-            self._connection = None
-
-
-class Load:
-    """Clients in threads, until the with block ends; `answers` counts (status, version, score)."""
-
-    def __init__(self, url, clients=4):
-        self._url = url
-        self._end = threading.Event()
-        self._threads = [threading.Thread(target=self._run) for _ in range(clients)]
-        self._counters = []
-        self._last = {}
-        self.errors = []
-
-    def __enter__(self):
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._end.set()
-        for thread in self._threads:
-            thread.join()
-
-    @property
-    def answers(self):
-        return sum(self._counters, Counter())
-
-    @property
-    def last_versions(self):
-        """The versions that the clients' last answers came from."""
-        return set(self._last.values())
-
-    def answered_by(self, version):
-        return sum(n for (_, by, _), n in self.answers.items() if by == version)
-
-    def _run(self):
-        client, counter = Client(self._url), Counter()
-        self._counters.append(counter)
-        while not self._end.is_set():
-            status, answer = client.ask()
-            if status == 200:
-                version = answer["model"]["version"]
-                counter[status, version, answer["liquidity"]] += 1
-                self._last[client] = version
-            else:
-                counter[status, None, None] += 1
-                self.errors.append(answer)
-        client.close()
-
-
 @pytest.fixture
-def registry(store, build_model):  # noqa: F811
+def registry(store, build_model):
     """Two versions of different scores: `{version: score}`, version 1 is champion."""
     store.create_registered_model(NAME)
     for trees in (3, 5):
@@ -203,12 +122,6 @@ def rate(url, *, seconds=5):
         time.sleep(seconds)
     assert not load.errors, load.errors[:3]
     return sum(load.answers.values()) / seconds
-
-
-def memory(server):
-    """MB that the workers hold."""
-    texts = [Path(f"/proc/{pid}/status").read_text() for pid in workers_of(server)]
-    return sum(int(re.search(r"VmRSS:\s+(\d+)", text)[1]) for text in texts) / 1024
 
 
 def received(connection, *, seconds):
@@ -382,3 +295,30 @@ def test_five_hundred_idle_and_slow_clients_leave_others_half_the_speed(registry
     assert beside >= alone / 2
     assert "Traceback" not in server.log.read_text()
     print(f"{alone:.0f} requests/s alone, {beside:.0f} beside 500 idle and slow clients")
+
+
+def test_bodies_are_bounded_in_size_and_time(start_serve):
+    """A chunked body has no length to refuse; a slow one would hold its connection for ever."""
+    server = start_serve()
+    chunk = b"100000\r\n" + b"1" * 0x100000 + b"\r\n"
+    head = b"POST /batch HTTP/1.1\r\nHost: x\r\nContent-Type: text/csv\r\n"
+    answer = raw(server.url, head + b"Transfer-Encoding: chunked\r\n\r\n" + chunk * 17)
+    assert b" 413 " in answer.partition(b"\r\n")[0]
+    assert b"larger than 16 MiB" in answer
+
+    slow = head + b"Content-Length: 100\r\n\r\n24h_volume"
+    answers = []
+    threads = [
+        threading.Thread(target=lambda: answers.append(raw(server.url, slow, wait=20)))
+        for _ in range(50)
+    ]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.5)
+    started = time.monotonic()
+    assert post(f"{server.url}/invocations")[0] == 200  # nobody else waits
+    assert time.monotonic() - started < 1
+    for thread in threads:
+        thread.join()
+    assert all(b" 408 " in answer.partition(b"\r\n")[0] for answer in answers)
+    assert "Traceback" not in server.log.read_text()

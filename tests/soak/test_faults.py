@@ -3,85 +3,38 @@
 Slow, so `make soak` runs it.
 """
 
-import os
 import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 
-import mlflow
 import pytest
-from conftest import (
+from mlflow.entities import LoggedModelStatus
+from support import (
+    NAME,
     PROJECT,
     SAMPLE,
     SHORT,
+    TRIALS,
+    Job,
     MlflowServer,
     all_runs,
-    children,
+    finish,
     full_only,
     parents,
+    wait_for_trials,
 )
-from mlflow.entities import LoggedModelStatus
 
 from liquidity.model.loading import champion_version, load_model
 
 pytestmark = pytest.mark.soak
-NAME = "crypto-liquidity"
-TRIALS = 27
 JOB = ["--data", str(SAMPLE), "--n-estimators", "10,20,30", "--cv", "3"]
 # Ten seconds of search, to be cut off from the server in.
 LONG = ["--data", str(SAMPLE), "--n-estimators", "50,100,150"]
 KILLS = 2 if SHORT else 20
 OUTAGE = 8 if SHORT else 20  # seconds
-
-
-class Job:
-    """`train.py` in a folder and on a store of its own."""
-
-    def __init__(self, folder, *options, uri=None):
-        self.folder, self.uri = folder, uri or f"sqlite:///{folder}/mlflow.db"
-        self.client = mlflow.MlflowClient(self.uri, self.uri)
-        self.options = options
-
-    def start(self, *command):
-        """Start the job, or `command` in its place."""
-        return subprocess.Popen(
-            [sys.executable, *(command or [PROJECT / "train.py", *self.options])],
-            cwd=self.folder, text=True,
-            env=os.environ | {"MLFLOW_TRACKING_URI": self.uri, "PYTHONUNBUFFERED": "1"},
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-
-    def run(self):
-        """Run to the end, which has to be a good one; returns what was printed."""
-        return finish(self.start())
-
-    def finished(self):
-        return [run for run in parents(self.client) if run.info.status == "FINISHED"]
-
-    def scores(self, parent):
-        """What a search is worth: each finished trial's params and r2 of every fold."""
-        return {
-            tuple(sorted(child.data.params.items())): {
-                key: value for key, value in child.data.metrics.items() if key != "fit_seconds"
-            }
-            for child in self.trials(parent)
-        }
-
-    def trials(self, parent):
-        return [c for c in children(self.client, parent) if c.info.status == "FINISHED"]
-
-    def versions(self):
-        return self.client.search_model_versions(f"name = '{NAME}'")
-
-
-def finish(process, timeout=300):
-    output, _ = process.communicate(timeout=timeout)
-    assert process.returncode == 0, output
-    return output
 
 
 def assert_whole(job, expected):
@@ -172,15 +125,6 @@ def phase(output):
         if text in output:
             return name
     raise AssertionError(output)
-
-
-def wait_for_trials(job, count):
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if parents(job.client) and len(job.trials(parents(job.client)[0])) >= count:
-            return
-        time.sleep(0.1)
-    raise AssertionError("no trial appeared within a minute")
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import skops.io
-from conftest import (
+from rich.console import Console
+from support import (
     PROJECT,
     SAMPLE,
     SMALL,
@@ -25,7 +26,6 @@ from conftest import (
     full_only,
     parents,
 )
-from rich.console import Console
 
 import train
 

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import GOOD
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from mlflow.exceptions import MlflowException
 from sklearn.ensemble import RandomForestRegressor
+from support import GOOD
 
 from liquidity.contract import FEATURES
 from liquidity.data.table import inputs_and_target

@@ -9,42 +9,11 @@ import sqlite3
 import mlflow
 import numpy as np
 import pytest
-from conftest import GOOD, PROJECT
+from support import CHAMPION, NAME, PROJECT, ROW
 
-from liquidity.data.table import inputs_and_target
-from liquidity.model.packaging import log_model
-from liquidity.search.pipeline import build_pipeline, with_forest_params
+from liquidity.model.loading import SAME_DAY
 from serve import parse_model_uri
 from serve.champion import Champion, NoModel
-
-NAME = "crypto-liquidity"
-URI = f"models:/{NAME}@champion"
-ROW = list(GOOD.values())
-
-
-@pytest.fixture(scope="module")
-def build_model(tmp_path_factory, sample_table, empty_store):
-    """The folder of a model of so many trees, as MLflow stores it; each is made once."""
-    built = {}
-    folder = tmp_path_factory.mktemp("built")
-    shutil.copy(empty_store, folder / "mlflow.db")
-    table = sample_table.head(200)
-
-    def build(trees):
-        if trees not in built:
-            pipeline = with_forest_params(build_pipeline(random_state=0), n_estimators=trees)
-            fitted = pipeline.fit(*inputs_and_target(table))
-            with pytest.MonkeyPatch.context() as patch:
-                patch.chdir(folder)
-                patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
-                with mlflow.start_run(experiment_id="0"):
-                    uri = log_model(fitted, table, quantile=0.5, digest="d")
-                built[trees] = mlflow.artifacts.download_artifacts(
-                    uri, dst_path=folder / str(trees)
-                )
-        return built[trees]
-
-    return build
 
 
 @pytest.fixture
@@ -80,7 +49,7 @@ def away(monkeypatch):
 def make_champion(store, tmp_path):
     events = []
 
-    def make(uri=URI):
+    def make(uri=CHAMPION):
         champion = Champion(
             uri, refresh_seconds=60, cache_dir=tmp_path / "cache",
             on_swap=lambda served: events.append(served.info["version"]),
@@ -222,7 +191,7 @@ def test_a_cached_copy_gone_bad_is_fetched_again(register, make_champion, tmp_pa
 def test_a_cache_folder_that_cannot_be_written_is_done_without(register, store, tmp_path, caplog):
     register(3)
     (tmp_path / "file").write_text("")
-    champion = Champion(URI, refresh_seconds=60, cache_dir=tmp_path / "file")
+    champion = Champion(CHAMPION, refresh_seconds=60, cache_dir=tmp_path / "file")
     champion.refresh()
     assert champion.current().info["version"] == "1"
     assert "cannot be written" in caplog.text

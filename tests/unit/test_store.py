@@ -11,8 +11,8 @@ import time
 
 import pandas as pd
 import pytest
-from conftest import GOOD, PROJECT
 from mlflow.exceptions import MlflowException
+from support import GOOD, PROJECT
 
 from liquidity import predict_liquidity, registry
 from liquidity.contract import CHAMPION, MODEL_NAME

@@ -11,8 +11,8 @@ from contextlib import suppress
 
 import mlflow
 import pytest
-from conftest import PROJECT
 from mlflow.entities import LoggedModelStatus
+from support import PROJECT
 
 from liquidity.processes import _started, process_tag
 from liquidity.runs import records, tracking

@@ -10,14 +10,10 @@ import urllib.request
 
 import mlflow
 import pytest
-from conftest import GOOD, PROJECT, SHORT, SMALL, MlflowServer, wait_for_http
-from test_hold import Load
-from test_server import post
+from support import GOOD, NAME, PROJECT, SHORT, SMALL, Load, MlflowServer, post, wait_for_http
 
 pytestmark = pytest.mark.soak
-NAME = "crypto-liquidity"
 AWAY_SECONDS = 15 if SHORT else 60
-BODY = json.dumps(GOOD).encode()
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +73,7 @@ def wait_for_version(server, version, *, seconds):
     """Seconds until twenty new connections, so both workers, have answered with `version`."""
     started = time.monotonic()
     while time.monotonic() - started < seconds:
-        answers = [post(f"{server.url}/predict", BODY) for _ in range(20)]
+        answers = [post(f"{server.url}/predict", GOOD) for _ in range(20)]
         if {answer["model"]["version"] for _, answer in answers} == {version}:
             return time.monotonic() - started
         time.sleep(0.2)
@@ -121,7 +117,7 @@ def test_a_start_without_the_registry_serves_the_last_good_copy(registry, serve,
     server = serve("--workers", "2")
     took = time.monotonic() - started
     for _ in range(10):
-        assert post(f"{server.url}/predict", BODY)[0] == 200
+        assert post(f"{server.url}/predict", GOOD)[0] == 200
         assert (served(server)["version"], served(server)["source"]) == (version, "cache")
     come_back()
     for _ in range(60):
@@ -142,12 +138,12 @@ def test_a_start_with_neither_registry_nor_copy_waits_for_the_registry(
     started = time.monotonic()
     wait_for_http(f"{server.url}/static/page.css")
     opened = time.monotonic() - started
-    status, answer = post(f"{server.url}/predict", BODY)
+    status, answer = post(f"{server.url}/predict", GOOD)
     assert status == 503
     assert "could not be had from the registry, and the server's log says why" in answer["message"]
     come_back()
     started = time.monotonic()
-    while post(f"{server.url}/predict", BODY)[0] != 200:
+    while post(f"{server.url}/predict", GOOD)[0] != 200:
         assert time.monotonic() - started < 30, server.log.read_text()[-2000:]
         time.sleep(0.2)
     print(f"503 {opened:.1f} s after its start, 200 {time.monotonic() - started:.1f} s after")

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import yaml
-from conftest import PROJECT, SAMPLE
+from support import PROJECT, SAMPLE
 
 import train
 from liquidity import coingecko, eda

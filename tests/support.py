@@ -1,0 +1,401 @@
+"""What the tests of all folders share: constants, real servers and jobs, and what asks them.
+
+conftest.py has the fixtures.
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from contextlib import contextmanager
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from serve import close_app, create_app
+from serve.champion import NoModel, Served
+
+PROJECT = Path(__file__).parents[1]
+SAMPLE = PROJECT / "data/sample.csv"
+# A whole job in four seconds.
+SMALL = ["--data", str(SAMPLE), "--n-estimators", "3,6", "--max-depth", "none,4"]
+SMALL += ["--min-samples-split", "2", "--cv", "3"]
+NAME = "crypto-liquidity"
+CHAMPION = f"models:/{NAME}@champion"
+GOOD = {"24h_volume": 1e7, "mkt_cap": 1e8, "1h": 0.01, "price": 1.0}
+INSTANCES = {"instances": [GOOD]}
+COLUMNS, ROW = list(GOOD), list(GOOD.values())
+# The slow tests in their short form, where minutes count.
+SHORT = os.environ.get("LIQUIDITY_SOAK") == "short"
+full_only = pytest.mark.skipif(SHORT, reason="not in the short form")
+REAL_DATA = Path(os.environ.get("LIQUIDITY_REAL_DATA", PROJECT / "../shared/data"))
+# What a browser sends that asks for a page.
+HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+# What a champion's service knows of it beside the model.
+INFO = {
+    "name": "crypto-liquidity", "version": "3", "alias": "champion", "run_id": "r",
+    "registered": "2026-01-01T00:00:00+00:00", "metrics": {"test_r2": 0.97},
+    "source": "registry", "source_uri": "models:/m-1", "folder": "f", "load_seconds": 0.1,
+}  # fmt: skip
+
+
+class Standing:
+    """A champion that stays what it is; None is one that could not be loaded."""
+
+    def __init__(self, served):
+        self.served = served
+
+    def current(self):
+        if self.served is None:
+            raise NoModel("No model is loaded: train one.")
+        return self.served
+
+    def stop(self):
+        pass
+
+
+@contextmanager
+def standing_app(inner, *, served=True, **config):
+    """The application over a model that stays, or over none; closed after the with block."""
+    app = create_app(config, Standing(Served(inner, INFO) if served else None))
+    try:
+        yield app
+    finally:
+        close_app(app)
+
+
+@contextmanager
+def use_copy(database, tmp_path, monkeypatch):
+    """A copy of a store in the test's folder, which is the working folder; yields a client."""
+    shutil.copy(database, tmp_path / "mlflow.db")
+    monkeypatch.chdir(tmp_path)
+    # mlflow.set_experiment sets a variable and a global, which the next test would find.
+    monkeypatch.setattr(mlflow.tracking.fluent, "_active_experiment_id", None)
+    for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"):
+        monkeypatch.setenv(name, "")  # so that there is something to put back
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    yield mlflow.MlflowClient()
+    assert mlflow.active_run() is None, "a test left a run open"
+
+
+def coin(number, **fields):
+    """A coin as CoinGecko's /coins/markets answers it."""
+    return {
+        "id": f"coin-{number}", "symbol": f"c{number}", "name": f"Coin {number}",
+        "image": "https://example.org/coin.png", "current_price": 1.5, "market_cap": 10_000_000,
+        "market_cap_rank": number, "total_volume": 2_000_000.0,
+        "roi": {"times": 5, "currency": "usd", "percentage": 500},
+        "last_updated": "2026-11-24T23:59:01.123Z",
+        "price_change_percentage_1h_in_currency": 1.0,
+        "price_change_percentage_24h_in_currency": -2,
+        "price_change_percentage_7d_in_currency": 3.0,
+        **fields,
+    }  # fmt: skip
+
+
+def wait_for_http(url, *, seconds=30):
+    """Return once `url` answers; fails after so many seconds."""
+    for _ in range(10 * seconds):
+        try:
+            urllib.request.urlopen(url, timeout=1).close()
+            return
+        except OSError:
+            time.sleep(0.1)
+    raise AssertionError(f"{url} did not answer within {seconds} s")
+
+
+def all_runs(store):
+    """The runs of every experiment, children too."""
+    return store.search_runs([e.experiment_id for e in store.search_experiments()])
+
+
+def parents(store):
+    return [run for run in all_runs(store) if "mlflow.parentRunId" not in run.data.tags]
+
+
+def children(store, parent):
+    condition = f"tags.mlflow.parentRunId = '{parent.info.run_id}'"
+    return store.search_runs([parent.info.experiment_id], condition)
+
+
+def free_port_number():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class MlflowServer:
+    """A real `mlflow server` over the folder's mlflow.db, up for the time of a with block, in
+    which it can be stopped, started again and held still.
+    """
+
+    def __init__(self, folder):
+        self._folder = folder
+        self._port = free_port_number()
+        self._process = None
+        self.uri = f"http://127.0.0.1:{self._port}"
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+    def start(self):
+        command = [sys.executable, "-m", "mlflow", "server", "--port", str(self._port)]
+        command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self._folder}/mlflow.db"]
+        command += ["--artifacts-destination", str(self._folder / "artifacts")]
+        with (self._folder / "server.log").open("a") as log:
+            self._process = subprocess.Popen(
+                command, stdout=log, stderr=log, cwd=self._folder, start_new_session=True,
+                env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            )  # fmt: skip
+        wait_for_http(f"{self.uri}/health", seconds=120)
+
+    def stop(self, number=signal.SIGTERM):
+        if self._process:
+            self._signal(signal.SIGCONT)
+            self._signal(number)
+            self._process.wait(20)
+            self._process = None
+
+    def hang(self):
+        """From now on it accepts connections and never answers."""
+        self._signal(signal.SIGSTOP)
+
+    def wake(self):
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number):
+        os.killpg(self._process.pid, number)
+
+
+TRIALS = 27  # of a search over three values of each param
+
+
+class Job:
+    """`train.py` in a folder and on a store of its own."""
+
+    def __init__(self, folder, *options, uri=None):
+        self.folder, self.uri = folder, uri or f"sqlite:///{folder}/mlflow.db"
+        self.client = mlflow.MlflowClient(self.uri, self.uri)
+        self.options = options
+
+    def start(self, *command):
+        """Start the job, or `command` in its place."""
+        return subprocess.Popen(
+            [sys.executable, *(command or [PROJECT / "train.py", *self.options])],
+            cwd=self.folder, text=True,
+            env=os.environ | {"MLFLOW_TRACKING_URI": self.uri, "PYTHONUNBUFFERED": "1"},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+    def run(self):
+        """Run to the end, which has to be a good one; returns what was printed."""
+        return finish(self.start())
+
+    def finished(self):
+        return [run for run in parents(self.client) if run.info.status == "FINISHED"]
+
+    def scores(self, parent):
+        """What a search is worth: each finished trial's params and r2 of every fold."""
+        return {
+            tuple(sorted(child.data.params.items())): {
+                key: value for key, value in child.data.metrics.items() if key != "fit_seconds"
+            }
+            for child in self.trials(parent)
+        }
+
+    def trials(self, parent):
+        return [c for c in children(self.client, parent) if c.info.status == "FINISHED"]
+
+    def versions(self):
+        return self.client.search_model_versions(f"name = '{NAME}'")
+
+
+def finish(process, timeout=300):
+    output, _ = process.communicate(timeout=timeout)
+    assert process.returncode == 0, output
+    return output
+
+
+def wait_for_trials(job, count):
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if parents(job.client) and len(job.trials(parents(job.client)[0])) >= count:
+            return
+        time.sleep(0.1)
+    raise AssertionError("no trial appeared within a minute")
+
+
+def post(url, body=INSTANCES, content_type="application/json"):
+    """Status and decoded answer; a body that is neither bytes nor text is sent as JSON."""
+    if not isinstance(body, bytes):
+        body = (body if isinstance(body, str) else json.dumps(body)).encode()
+    request = urllib.request.Request(url, body, {"Content-Type": content_type})
+    try:
+        with urllib.request.urlopen(request, timeout=30) as response:
+            return response.status, json.loads(response.read())
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.loads(error.read())
+
+
+def workers_of(server):
+    """The process ids of a server's workers."""
+    found = subprocess.run(["pgrep", "-P", str(server.pid)], capture_output=True, text=True)
+    return [int(pid) for pid in found.stdout.split()]
+
+
+def raw(url, data, *, wait=5, shut=False):
+    """Send bytes as they are, `shut` the sending side, return what comes back within `wait` s."""
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=wait) as connection:
+        connection.sendall(data)
+        if shut:
+            connection.shutdown(socket.SHUT_WR)
+        try:
+            return connection.recv(65536)
+        except TimeoutError:
+            return b""
+
+
+# One coin as bytes, for clients that have no time to make them.
+BODY = json.dumps(GOOD).encode()
+REQUEST = (
+    b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    b"Content-Length: %d\r\n\r\n" % len(BODY)
+) + BODY
+
+
+class Client:
+    """A keep-alive connection that asks for the same coin again and again."""
+
+    def __init__(self, url):
+        self._address = tuple(url.removeprefix("http://").split(":"))
+        self._connection = None
+
+    def ask(self):
+        """Status and answer; None and the error where the connection broke."""
+        try:
+            if self._connection is None:
+                self._connection = socket.create_connection(self._address, timeout=20)
+            self._connection.sendall(REQUEST)
+            data = b""
+            while b"\r\n\r\n" not in data:
+                data += self._received()
+            head, _, body = data.partition(b"\r\n\r\n")
+            length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+            while len(body) < length:
+                body += self._received()
+            return int(head[9:12]), json.loads(body)
+        except OSError as error:
+            self.close()
+            return None, repr(error)
+
+    def _received(self):
+        data = self._connection.recv(65536)
+        if not data:
+            raise ConnectionResetError("closed by the server")
+        return data
+
+    def close(self):
+        if self._connection:
+            self._connection.close()
+            self._connection = None
+
+
+class Load:
+    """Clients in threads, until the with block ends; `answers` counts (status, version, score)."""
+
+    def __init__(self, url, clients=4):
+        self._url = url
+        self._end = threading.Event()
+        self._threads = [threading.Thread(target=self._run) for _ in range(clients)]
+        self._counters = []
+        self._last = {}
+        self.errors = []
+
+    def __enter__(self):
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._end.set()
+        for thread in self._threads:
+            thread.join()
+
+    @property
+    def answers(self):
+        return sum(self._counters, Counter())
+
+    @property
+    def last_versions(self):
+        """The versions that the clients' last answers came from."""
+        return set(self._last.values())
+
+    def answered_by(self, version):
+        return sum(n for (_, by, _), n in self.answers.items() if by == version)
+
+    def _run(self):
+        client, counter = Client(self._url), Counter()
+        self._counters.append(counter)
+        while not self._end.is_set():
+            status, answer = client.ask()
+            if status == 200:
+                version = answer["model"]["version"]
+                counter[status, version, answer["liquidity"]] += 1
+                self._last[client] = version
+            else:
+                counter[status, None, None] += 1
+                self.errors.append(answer)
+        client.close()
+
+
+def memory(server):
+    """MB that the workers hold."""
+    texts = [Path(f"/proc/{pid}/status").read_text() for pid in workers_of(server)]
+    return sum(int(re.search(r"VmRSS:\s+(\d+)", text)[1]) for text in texts) / 1024
+
+
+def mlflow_models(*arguments, model_folder, **options):
+    """The command `mlflow models ...` over the store whose champion is the tests' model."""
+    programs = Path(sys.executable).parent
+    environment = os.environ | {
+        "PATH": f"{programs}:{os.environ['PATH']}",  # MLflow starts uvicorn by its name
+        "MLFLOW_TRACKING_URI": f"sqlite:///{model_folder.parent}/mlflow.db",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+    command = [programs / "mlflow", "models", *map(str, arguments)]
+    return subprocess.Popen(command, env=environment, start_new_session=True, **options)
+
+
+@contextmanager
+def mlflow_scoring_server(model_folder, folder, env_manager):
+    """MLflow's own server of that model; yields the address of its door for scores."""
+    port = free_port_number()
+    with open(folder / "log", "w") as log:
+        job = mlflow_models(
+            "serve", "-m", CHAMPION, "--env-manager", env_manager, "--port", port,
+            model_folder=model_folder, stdout=log, stderr=log, cwd=folder,
+        )  # fmt: skip
+        try:
+            wait_for_http(f"http://127.0.0.1:{port}/ping", seconds=120)
+            yield f"http://127.0.0.1:{port}/invocations"
+        finally:
+            os.killpg(job.pid, signal.SIGTERM)
+            job.wait(timeout=20)
