@@ -18,7 +18,7 @@ import mlflow
 from mlflow.exceptions import MlflowException
 
 from liquidity.errors import ModelError, first_line
-from liquidity.model.loading import fetch_model, load_checked
+from liquidity.model.loading import fetch_model, load_checked, return_freed_memory
 from serve.settings import parse_model_uri
 
 LOG = logging.getLogger("serve")
@@ -156,6 +156,8 @@ class Champion:
                 served.info["load_seconds"],
             )
         self._on_swap(served)
+        del before
+        return_freed_memory()
 
     def _registered(self):
         client = mlflow.MlflowClient()
