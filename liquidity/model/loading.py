@@ -133,7 +133,7 @@ def fetched_model(model_uri):
                 f"{first_line(error)}. Train one first (python train.py), or set "
                 "MLFLOW_TRACKING_URI to the store it is in."
             ) from error
-        _return_freed_memory()
+        return_freed_memory()
         yield model, Path(folder)
 
 
@@ -246,8 +246,10 @@ def _load_version(registry_uri, name, version, source):
     return load_model(f"models:/{name}/{version}")
 
 
-def _return_freed_memory():
-    """Loading a forest of 300 trees frees 50 MB that glibc would keep for the process's life."""
+def return_freed_memory():
+    """Give the system what loading a model has freed: 50 MB of a forest of 300 trees, which glibc
+    would keep for the life of the process.
+    """
     with suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
 
