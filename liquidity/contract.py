@@ -75,6 +75,7 @@ LONGEST_HORIZON = 90
 MODEL_NAME = "crypto-liquidity"
 CHAMPION, CHALLENGER = "champion", "challenger"
 CHAMPION_URI = f"models:/{MODEL_NAME}@{CHAMPION}"
+FORECAST_URIS = [f"models:/{MODEL_NAME}-{horizon}d@{CHAMPION}" for horizon in HORIZONS]
 
 CLEANED_DATA = "cleaned_data.csv"  # of every run, beside its model
 FORECAST_DATA = "cleaned_data.parquet"  # of a forecast's run

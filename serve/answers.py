@@ -7,15 +7,19 @@ import numpy as np
 import pyarrow.compute as pc
 
 from liquidity.contract import HIGH
-from liquidity.scoring.blocks import SCORES, add_scores, find_inputs, parse_inputs
+from liquidity.forecast.newest import forecast_newest
+from liquidity.model.loading import SAME_DAY
+from liquidity.scoring.blocks import add_scores, find_inputs, parse_inputs, score_types
 from serve import inputs
-from serve.request_log import ID, SCORED
+from serve.request_log import ID, SCORED, VERSION
 
 
 def score(model, columns, threshold=None):
-    """X of shape (rows, 4), as it was parsed, and its scores; raises what the rules raise."""
+    """X of shape (rows, inputs), as it was parsed, and its scores; raises what the rules raise."""
     values = [columns.get(name, ()) for name in model.features]
-    if all(len(column) == 1 and type(column[0]) in (float, int) for column in values):
+    if not model.optional and all(
+        len(column) == 1 and type(column[0]) in (float, int) for column in values
+    ):
         row = [column[0] for column in values]
         return [row], {name: [value] for name, value in model.answer_row(row, threshold).items()}
     X = model.parse(columns)
@@ -25,14 +29,16 @@ def score(model, columns, threshold=None):
 
 def score_invocation(served, body, content_type):
     """MLflow's protocol: X, its scores, and the answer as it goes out."""
-    columns, threshold = inputs.parse_invocation(body, content_type, served.model.features)
-    X, scores = score(served.model, columns, threshold)
+    model = served.model
+    columns, threshold = inputs.parse_invocation(body, content_type, model.features, model.optional)
+    X, scores = score(model, columns, threshold)
     return X, scores, {"predictions": records(scores)}
 
 
 def score_record(served, body, content_type):
     """One coin as a JSON object, likewise; its answer names the model."""
-    columns, threshold = inputs.parse_record(body, served.model.features)
+    names = (*served.model.features, *served.model.optional)
+    columns, threshold = inputs.parse_record(body, names)
     X, scores = score(served.model, columns, threshold)
     return X, scores, records(scores)[0] | {"model": served.reference}
 
@@ -42,17 +48,31 @@ def score_table(served, table):
     their scores and their errors. Raises MarketDataError for columns that are missing.
     """
     model = served.model
-    positions = find_inputs(table.schema.names, model.features)
-    X, _ = parse_inputs(table, positions)
+    positions = find_inputs(table.schema.names, model.features, model.optional)
+    X, _ = parse_inputs(table, positions, model)
     scored = add_scores(model, table, X, positions)
     good = pc.is_null(scored["error"])
-    scores = {n: scored[n].filter(good).to_numpy() for n in SCORES if n != "error"}
+    scores = {n: scored[n].filter(good).to_numpy() for n in score_types(model) if n != "error"}
     return X[good.to_numpy()], scores, scored
+
+
+def score_days(served, body, content_type):
+    """What `served`, `{horizon: Served}`, say of the newest of one coin's days."""
+    models = {horizon: each.model for horizon, each in served.items()}
+    model = next(iter(models.values()))
+    names = (*model.features, *model.optional)
+    columns, coin = inputs.parse_days(body, content_type, names)
+    answer = forecast_newest(models, columns)
+    for each in answer["forecasts"]:
+        each["model"] = served[each["horizon"]].reference
+    return {"coin": coin, **answer}
 
 
 def records(scores):
     """One object per row."""
     columns = [column if type(column) is list else column.tolist() for column in scores.values()]
+    if len(columns) > len(SAME_DAY.outputs):
+        return [dict(zip(scores, row, strict=True)) for row in zip(*columns, strict=True)]
     return [
         # Written out, which for thousands of rows takes half of dict(zip(...)).
         {"liquidity": liquidity, "level": level, "lower": lower, "upper": upper, "in_range": inside}
@@ -73,4 +93,16 @@ def note(environ, served, X, scores, *, log):
     """Leave in the request's environment what is counted, and its rows in the prediction log."""
     environ[SCORED] = count(scores)
     if log:
-        log.put(environ[ID], served.info["version"], X, scores)
+        features = served.model.features
+        values = X[:, : len(features)] if served.model.optional else X
+        log.put(environ[ID], served.info["version"], values, scores, features=features)
+
+
+def note_forecasts(environ, answer):
+    """Leave in the request's environment which versions answered, and what is counted."""
+    forecasts = answer["forecasts"]
+    environ[VERSION] = ",".join(
+        f"{each['horizon']}d:{each['model']['version']}" for each in forecasts
+    )
+    high = sum(each["level"] == HIGH for each in forecasts)
+    environ[SCORED] = len(forecasts), high, sum(not each["in_range"] for each in forecasts)

@@ -3,7 +3,7 @@
 import mlflow
 from flask import Blueprint, Response, current_app, request
 
-from serve.answers import note, score_invocation, score_record
+from serve.answers import note, note_forecasts, score_days, score_invocation, score_record
 from serve.champion import NoModel
 from serve.facts import facts
 from serve.gateway import BODY
@@ -28,11 +28,14 @@ def served():
 def answer_json(scorer):
     """Score the request's body, count, and answer."""
     model = served()
-    body = request.environ.get(BODY)
-    body = request.get_data() if body is None else body
-    X, scores, answer = scorer(model, body, request.content_type)
+    X, scores, answer = scorer(model, _body(), request.content_type)
     note_scores(model, X, scores)
     return answer
+
+
+def _body():
+    body = request.environ.get(BODY)
+    return request.get_data() if body is None else body
 
 
 def note_scores(model, X, scores):
@@ -44,6 +47,15 @@ def note_scores(model, X, scores):
 def invocations():
     """MLflow's scoring protocol."""
     return answer_json(score_invocation)
+
+
+@api.post("/forecast")
+def forecast():
+    """One coin's days, and what every forecast champion expects after the newest of them."""
+    served = current_app.extensions["forecasts"].current()
+    answer = score_days(served, _body(), request.content_type)
+    note_forecasts(request.environ, answer)
+    return answer
 
 
 def predict_json():
@@ -72,7 +84,25 @@ def model():
     found = served()
     known, info = facts(found), found.info
     described = {name: known[name] for name in DESCRIBED if name in known}
-    return {name: info[name] for name in info if name not in HIDDEN} | described
+    described["interval"] = {
+        name: value for name, value in known["interval"].items() if not isinstance(value, list)
+    }
+    shown = {name: info[name] for name in info if name not in HIDDEN} | described
+    return shown | {"forecasts": _forecasts()}
+
+
+def _forecasts():
+    """The loaded forecast champions, `{horizon: what is known of it}`."""
+    try:
+        served = current_app.extensions["forecasts"].current()
+    except NoModel:
+        return []
+    return [
+        {"horizon": horizon}
+        | {name: each.info[name] for name in each.info if name not in HIDDEN}
+        | {"target": each.model.metadata["target"]}
+        for horizon, each in served.items()
+    ]
 
 
 @api.get("/metrics")

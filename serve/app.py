@@ -14,6 +14,7 @@ from serve.api import api
 from serve.champion import Champion
 from serve.errors import register_errors
 from serve.fastlane import FastLane
+from serve.forecasts import Forecasts
 from serve.metrics import Metrics
 from serve.pages import error_page, pages
 from serve.prediction_log import PredictionLog
@@ -35,6 +36,7 @@ def create_app(config=None, champion=None, *, fastlane=True):
     metrics = Metrics()
     log = PredictionLog(settings.prediction_log, FEATURES) if settings.prediction_log else None
     champion = champion or start_champion(settings, metrics)
+    forecasts = start_forecasts(settings, metrics)
     recorder = Recorder(metrics)
 
     app = Flask(__name__)
@@ -46,14 +48,22 @@ def create_app(config=None, champion=None, *, fastlane=True):
         MAX_FORM_PARTS=limits.FORM_FIELDS,
         MAX_FORM_MEMORY_SIZE=limits.FORM_BYTES,
     )
-    app.extensions.update(champion=champion, metrics=metrics, prediction_log=log, recorder=recorder)
+    app.extensions.update(
+        champion=champion,
+        forecasts=forecasts,
+        metrics=metrics,
+        prediction_log=log,
+        recorder=recorder,
+    )
     app.before_request(partial(admit, key=settings.api_key))
     app.register_blueprint(api)
     app.register_blueprint(pages)
     register_errors(app, page=error_page)
 
     if fastlane:
-        app.wsgi_app = FastLane(app.wsgi_app, champion=champion, log=log, key=settings.api_key)
+        app.wsgi_app = FastLane(
+            app.wsgi_app, champion=champion, forecasts=forecasts, log=log, key=settings.api_key
+        )
     doors = {rule.rule for rule in app.url_map.iter_rules()}
     app.wsgi_app = RequestLog(app.wsgi_app, doors=doors, recorder=recorder)
     return app
@@ -72,9 +82,28 @@ def start_champion(settings, metrics):
     return champion
 
 
+def start_forecasts(settings, metrics):
+    """The forecast champions, which are loaded in their own time and watched."""
+    champions = [
+        Champion(
+            uri,
+            refresh_seconds=settings.refresh_seconds,
+            cache_dir=settings.cache_dir,
+            on_swap=metrics.forecast_swapped,
+            on_failure=metrics.refresh_failed,
+            optional=True,
+        )
+        for uri in settings.forecasts
+    ]
+    for champion in champions:
+        champion.start(wait=False)
+    return Forecasts(champions)
+
+
 def close_app(app):
     """End the application's threads; what was not yet logged is."""
     app.extensions["champion"].stop()
+    app.extensions["forecasts"].stop()
     app.extensions["recorder"].close()
     if log := app.extensions["prediction_log"]:
         log.close()

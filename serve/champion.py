@@ -23,6 +23,8 @@ from serve.settings import parse_model_uri
 
 LOG = logging.getLogger("serve")
 FOLDERS_KEPT = 3
+# MLflow's codes for a model, a version or an alias that does not exist.
+NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 # The first answer of the registry is awaited so long; then the cached version serves meanwhile.
 START_SECONDS = 3
 # Without one the server opens its doors when the registry has answered, or after this long.
@@ -55,16 +57,27 @@ class Champion:
     """Holds the served model; a thread of its own asks the registry whether the alias moved.
 
     `model_uri` is `models:/name@alias` or `models:/name/version`. `on_swap(served)` and
-    `on_failure()` are called in that thread.
+    `on_failure()` are called in that thread. An `optional` model that has yet to be trained is no
+    failure.
     """
 
-    def __init__(self, model_uri, *, refresh_seconds, cache_dir, on_swap=None, on_failure=None):
+    def __init__(
+        self,
+        model_uri,
+        *,
+        refresh_seconds,
+        cache_dir,
+        on_swap=None,
+        on_failure=None,
+        optional=False,
+    ):
         self.model_uri = model_uri
         self.name, self.alias, self.version = parse_model_uri(model_uri)
         self._refresh_seconds = refresh_seconds
         self._on_swap = on_swap or (lambda served: None)
         self._on_failure = on_failure or (lambda: None)
         self._folder = cache_folder(cache_dir, model_uri)
+        self._optional = optional
         self._served = None
         self._failure = None
         self._refused = None
@@ -83,9 +96,15 @@ class Champion:
             )
         return served
 
-    def start(self):
-        """Load what can be loaded within seconds, then watch; never raises for a store that is
-        down or a version that is broken.
+    @property
+    def served(self):
+        """The served model, or None."""
+        return self._served
+
+    def start(self, *, wait=True):
+        """Load what can be loaded within seconds, then watch; without `wait` return at once.
+
+        Never raises for a store that is down or a version that is broken.
         """
         # The client's own retries would block for minutes; the next round comes soon enough.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
@@ -96,7 +115,7 @@ class Champion:
         for name in ("mlflow.store.db.utils", "urllib3"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
         threading.Thread(target=self._watch, name="champion", daemon=True).start()
-        if not self._asked.wait(START_SECONDS):
+        if wait and not self._asked.wait(START_SECONDS):
             self._serve_cached()
             if self._served is None:
                 self._asked.wait(PATIENCE_SECONDS)
@@ -137,6 +156,12 @@ class Champion:
 
     def _failed(self, error):
         reason = first_line(error)
+        code = getattr(error, "error_code", None)
+        if self._optional and self._served is None and code in NOT_THERE:
+            if reason != self._failure:
+                LOG.info("%s is not there yet: %s", self.model_uri, reason)
+            self._failure = reason
+            return
         if reason != self._failure:
             LOG.error("%s cannot be refreshed: %s", self.model_uri, reason)
         self._failure = reason

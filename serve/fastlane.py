@@ -5,13 +5,14 @@ from typing import ClassVar
 
 import orjson
 
-from serve.answers import note, score_invocation, score_record
+from serve.answers import note, note_forecasts, score_days, score_invocation, score_record
 from serve.gateway import BODY, INLINE_BYTES
 from serve.inputs import JSON
 from serve.request_log import VERSION
 
 # In the WSGI environment, the exception that the application is to answer as any of its own.
 FAILURE = "liquidity.failure"
+FORECAST = "/forecast"
 
 
 class FastLane:
@@ -24,9 +25,10 @@ class FastLane:
 
     SCORERS: ClassVar = {"/invocations": score_invocation, "/predict": score_record}
 
-    def __init__(self, wsgi_app, *, champion, log, key):
+    def __init__(self, wsgi_app, *, champion, forecasts, log, key):
         self._app = wsgi_app
         self._champion = champion
+        self._forecasts = forecasts
         self._log = log
         self._authorization = f"Bearer {key}".encode() if key else None
 
@@ -48,7 +50,7 @@ class FastLane:
         return (
             body
             and len(body) <= INLINE_BYTES
-            and environ["PATH_INFO"] in self.SCORERS
+            and (environ["PATH_INFO"] in self.SCORERS or environ["PATH_INFO"] == FORECAST)
             and environ["REQUEST_METHOD"] == "POST"
             and environ.get("CONTENT_TYPE") == JSON
             and "HTTP_CONTENT_ENCODING" not in environ
@@ -62,6 +64,10 @@ class FastLane:
         return hmac.compare_digest(given, self._authorization)
 
     def _answer(self, environ):
+        if environ["PATH_INFO"] == FORECAST:
+            answer = score_days(self._forecasts.current(), environ[BODY], JSON)
+            note_forecasts(environ, answer)
+            return orjson.dumps(answer)
         served = self._champion.current()
         environ[VERSION] = served.info["version"]
         X, scores, answer = self.SCORERS[environ["PATH_INFO"]](served, environ[BODY], JSON)

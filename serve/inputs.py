@@ -12,7 +12,7 @@ import orjson
 import pyarrow as arrow
 from pyarrow import csv, parquet
 
-from liquidity.contract import CHANGE_1H, MARKET_CAP, PRICE, VOLUME
+from liquidity.contract import CHANGE_1H, COIN, DATE, MARKET_CAP, PRICE, VOLUME
 from serve.limits import MAX_COLUMNS, MAX_ROWS
 
 JSON, CSV, PARQUET = "application/json", "text/csv", "application/vnd.apache.parquet"
@@ -22,6 +22,9 @@ PARQUET_ERRORS = (OSError, ValueError, OverflowError, arrow.ArrowException)
 # A coin as documents and messages show one.
 EXAMPLE = {VOLUME: "1e7", MARKET_CAP: "1e8", CHANGE_1H: "0.01", PRICE: "1.0"}
 RECORDS_HINT = "[{" + ", ".join(f'"{name}": {text}' for name, text in EXAMPLE.items()) + "}]"
+DAYS_HINT = RECORDS_HINT.replace("[{", f'[{{"{DATE}": "2026-01-31", ').replace(
+    f', "{CHANGE_1H}": 0.01', ""
+)
 
 
 class InputError(ValueError):
@@ -44,14 +47,36 @@ def parse_form(form, features):
     return {name: [form.get(name, "").strip()] for name in features}
 
 
-def parse_invocation(body, content_type, features):
+def parse_days(body, content_type, names):
+    """One coin's days, `{"rows": [{...}, ...]}`: its columns `names`, and its name or None."""
+    check_content_type(content_type, (JSON,))
+    payload = _json_object(body)
+    coin, rows = payload.get("coin"), payload.get("rows")
+    if not isinstance(coin, str | None):
+        raise InputError(f"coin: expected a name as text, got {_kind(coin)}.")
+    if rows is None and coin:
+        raise InputError(
+            "A coin by its name alone needs a folder of snapshots, and this server has none: send "
+            "the coin's days as `rows`.",
+            status=404,
+        )
+    if type(rows) is not list or not rows:
+        got = "an empty list" if rows == [] else _kind(rows)
+        raise InputError(f"rows: expected {_expected('rows')}, one per day, got {got}.")
+    columns = _record_columns("rows", rows, names)
+    names = [name for name in columns.get(COIN, ()) if isinstance(name, str) and name.strip()]
+    return columns, coin or (names[0].strip() if names else None)
+
+
+def parse_invocation(body, content_type, features, optional=()):
     """The rows of any payload that MLflow's server takes: `(columns, threshold or None)`."""
     kind = check_content_type(content_type, (JSON, CSV, PARQUET))
+    names = (*features, *optional)
     if kind == JSON:
         payload = _json_object(body)
-        return _json_columns(payload, features), _threshold(payload)
-    table = read_csv(body) if kind == CSV else _read_parquet(body, features)
-    names = [name for name in features if name in table.column_names]
+        return _json_columns(payload, names), _threshold(payload)
+    table = read_csv(body) if kind == CSV else _read_parquet(body, features, optional)
+    names = [name for name in names if name in table.column_names]
     for name in names:
         _check_single(name, table.column_names)
     return {name: table.column(name).to_pylist() for name in names}, None
@@ -103,20 +128,25 @@ def read_csv(body):
     return _limited(table)
 
 
-def _read_parquet(body, features):
-    """The columns `features` of a Parquet body, once its footer has shown that they are small: a
-    few bytes of it can stand for any number of rows, and of letters in each.
+def _read_parquet(body, features, optional):
+    """The columns `features`, and `optional` ones, which are texts, of a Parquet body, once its
+    footer has shown that they are small: a few bytes of it can stand for any number of rows, and of
+    letters in each.
     """
     try:
         file = parquet.ParquetFile(BytesIO(body))
         # No more of its metadata: Arrow ends the process where that of a column is damaged.
         rows = sum(file.metadata.row_group(i).num_rows for i in range(file.num_row_groups))
-        types = {field.name: field.type for field in file.schema_arrow if field.name in features}
+        names = (*features, *optional)
+        types = {field.name: field.type for field in file.schema_arrow if field.name in names}
     except PARQUET_ERRORS as error:
         raise _no_parquet(error) from None
     _check_count(rows)
     for name, type_ in types.items():
-        if not (arrow.types.is_integer(type_) or arrow.types.is_floating(type_)):
+        if name in optional:
+            if not (arrow.types.is_string(type_) or arrow.types.is_large_string(type_)):
+                raise InputError(f"column {name}: expected texts, got {type_}.")
+        elif not (arrow.types.is_integer(type_) or arrow.types.is_floating(type_)):
             raise InputError(f"column {name}: expected numbers, got {type_}.")
     try:
         return file.read(list(types), use_threads=False)
@@ -176,6 +206,8 @@ def _json_columns(payload, features):
 def _expected(key):
     if key in ("dataframe_records", "instances"):
         return f"a list of objects such as {RECORDS_HINT}"
+    if key == "rows":
+        return f"a list of objects such as {DAYS_HINT}"
     return "an object of lists, one per column"
 
 

@@ -47,6 +47,7 @@ class Metrics:
         self._version = Gauge("model_version", "Served version", **newest)
         self._loaded = Gauge("model_loaded_timestamp_seconds", "When it was loaded", **newest)
         self._load_seconds = Gauge("model_load_seconds", "How long that took", **newest)
+        self._forecasts = Gauge("forecast_version", "Served version", ["horizon"], **newest)
         self._children = {}
 
     def answered(self, door, status, seconds):
@@ -73,6 +74,10 @@ class Metrics:
         self._version.set(int(served.info["version"]))
         self._loaded.set(time())
         self._load_seconds.set(served.info["load_seconds"])
+
+    def forecast_swapped(self, served):
+        """Note which version of a horizon is served from now on."""
+        self._forecasts.labels(served.model.horizon).set(int(served.info["version"]))
 
     def refresh_failed(self):
         """Count a failed refresh."""

@@ -4,7 +4,17 @@ Where JSON Schema cannot say all that is taken (lists of equal length, any numbe
 schema says less and the description the rest.
 """
 
-from liquidity.contract import HIGH, INPUTS, LOW, MODEL_NAME, RATIO, percent
+from liquidity.contract import (
+    DATE,
+    FORECAST_FEATURES,
+    HIGH,
+    INPUTS,
+    LARGEST,
+    LOW,
+    MODEL_NAME,
+    RATIO,
+    percent,
+)
 from serve import limits
 from serve.inputs import CSV, EXAMPLE, FORMS, JSON, MULTIPART, PARQUET
 
@@ -19,6 +29,7 @@ NAMED = {"name": TEXT, "version": TEXT}
 ERRORS = {
     400: "The request breaks a rule; the message names row, column, rule and value",
     401: "A key is set on the server and the request has another or none",
+    404: "A coin by its name alone, where the server has no folder of snapshots",
     408: "The body did not arrive in time",
     413: f"More than {limits.BODY}, {limits.ROWS}, {limits.FIELDS} of a form or "
     f"{limits.FORM_TEXT} of its text",
@@ -67,6 +78,27 @@ def _schemas(facts):
         "Payload": _payload(fields, threshold),
         "Scores": _object(scores),
         "ScoresAndModel": _object(scores | {"model": _object(NAMED)}),
+        "Days": _object(
+            {"coin": OPTIONAL_TEXT, "rows": {"type": "array", "items": _day(), "minItems": 1}},
+            ["rows"],
+        ),
+        "Forecasts": _object(
+            {
+                "coin": OPTIONAL_TEXT,
+                "date": TEXT,
+                "days_used": {"type": "integer"},
+                "forecasts": {"type": "array", "items": _ref("Forecast")},
+            }
+        ),
+        "Forecast": _object(
+            {
+                "horizon": {"type": "integer", "description": "Days after the newest of the rows"},
+                "date": {**TEXT, "description": "The day that the forecast is for"},
+                **_scores({**facts, "target": "liquidity", "target_is_ratio": True}),
+                "p_high": {"type": "number", "description": f"Probability that it is {HIGH}"},
+                "model": _object(NAMED),
+            }
+        ),
         "Error": _object({"error_code": TEXT, "message": TEXT}),
         "Model": _object(
             NAMED
@@ -97,6 +129,26 @@ def _fields(facts):
             "description": f"{column.label} in {column.unit}: {column.hint}",
         }
     return fields
+
+
+def _day():
+    """A coin's day: what a forecast learns from."""
+    numbers = {
+        name: {
+            "type": "number",
+            "minimum" if INPUTS[name].rule.included else "exclusiveMinimum": INPUTS[
+                name
+            ].rule.lowest,
+            "maximum": LARGEST,
+        }
+        for name in FORECAST_FEATURES
+    }
+    date = {"type": "string", "format": "date", "pattern": r"^20[1-9][0-9]-0[1-9]-[01][1-9]$"}
+    return _object({DATE: date, **numbers})
+
+
+def _day_example():
+    return {name: float(EXAMPLE[name]) for name in FORECAST_FEATURES}
 
 
 def _scores(facts):
@@ -155,6 +207,13 @@ def _paths(facts):
             f"MLflow's scoring protocol; Parquet ({PARQUET}) is taken too",
             _json(_ref("Payload"), example={"dataframe_records": [example]}) | {CSV: table},
             _json(_object({"predictions": {"type": "array", "items": _ref("Scores")}})),
+        ),
+        "/forecast": _post(
+            "Forecast one coin's liquidity after the newest of its days, at every horizon that has "
+            "a champion",
+            _json(_ref("Days"), example={"rows": [{DATE: "2026-01-31", **_day_example()}]}),
+            _json(_ref("Forecasts")),
+            404,
         ),
         "/batch": _post(
             "Score a CSV file: every row comes back in its order, with its scores or its error; to "

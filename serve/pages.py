@@ -1,5 +1,6 @@
 """The HTML doors: the form, its result with curves, and a file to be scored."""
 
+import numpy as np
 from flask import Blueprint, Response, abort, render_template, request, url_for
 
 from liquidity.contract import FRACTION, INPUTS, MARKET_CAP, RATIO, VOLUME, percent
@@ -13,7 +14,6 @@ from serve.facts import facts
 pages = Blueprint("pages", __name__)
 # What every page says of its fields and limits.
 CONSTANTS = {
-    "fields": INPUTS,
     "fraction": FRACTION,
     "ratio": RATIO,
     "scores": [*SCORES],
@@ -66,7 +66,8 @@ def batch():
 
 def field_errors(model, columns):
     """What is wrong with each field of one row, by name; an empty one is wrong too."""
-    wrong = dict(zip(model.features, model.broken(model.parse(columns))[0], strict=True))
+    broken = model.broken(model.parse(columns))[0]
+    wrong = dict(zip(model.features, broken[: len(model.features)], strict=True))
     texts = {name: columns[name][0] for name in model.features if wrong[name]}
     return {
         name: model.problem(name, text).removeprefix(f"column {name}: ")
@@ -87,7 +88,8 @@ def _result(served, columns):
     X, scores = score(model, columns)
     note_scores(served, X, scores)
     (scores,) = records(scores)
-    x = dict(zip(model.features, X[0].tolist(), strict=True))
+    row = np.array(X[0][: len(model.features)])
+    x = dict(zip(model.features, row.tolist(), strict=True))
     ranges = known["training_ranges"]
     return scores | {
         "percents": {n: f"{100 * x[n]:.6g} %" for n in x if INPUTS[n].unit == FRACTION},
@@ -95,7 +97,7 @@ def _result(served, columns):
         "scale": charts.scale(
             scores["liquidity"], scores["lower"], scores["upper"], known["threshold"]
         ),
-        "curves": charts.curves(model, X[0], known),
+        "curves": charts.curves(model, row, known),
         "outside": [name for name in x if not ranges[name][0] <= x[name] <= ranges[name][1]],
     }
 
@@ -106,13 +108,17 @@ def _page(**context):
     except NoModel as error:
         found = None
         context.setdefault("message", str(error))
-    return render_template("index.html", served=found, facts=facts(found), **CONSTANTS, **context)
+    known = facts(found)
+    fields = {name: INPUTS[name] for name in known["features"]}
+    return render_template(
+        "index.html", served=found, facts=known, fields=fields, **CONSTANTS, **context
+    )
 
 
 @pages.app_template_filter()
-def example_url(coin):
+def example_url(coin, features):
     """The page's address with the values of an example in its form."""
-    values = dict(zip(INPUTS, map(_text, coin["values"]), strict=True))
+    values = dict(zip(features, map(_text, coin["values"]), strict=True))
     return url_for("pages.index", **values)
 
 

@@ -40,10 +40,11 @@ class PredictionLog:
         self._background = Background(self._write, name="prediction-log")
         self.flush = self._background.flush
 
-    def put(self, request_id, version, X, scores):
-        """Queue the rows of a request: X of shape (rows, inputs), and their scores by column."""
+    def put(self, request_id, version, X, scores, *, features=None):
+        """Queue the rows of a request: X of shape (rows, features), and their scores by column."""
+        features = features or self._features
         if self._background.waiting() < WAITING:
-            self._background.put((time.time(), request_id, version, X, scores))
+            self._background.put((time.time(), request_id, version, features, X, scores))
         else:
             self._dropped += 1
 
@@ -69,10 +70,10 @@ class PredictionLog:
             self._failure, self._dropped = None, 0
 
     def _lines_of(self, request):
-        seconds, request_id, version, X, scores = request
+        seconds, request_id, version, features, X, scores = request
         when = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
         line = {"time": when, "request_id": request_id, "version": version}
-        names = (*self._features, *scores)
+        names = (*features, *scores)
         columns = map(_as_list, scores.values())
         return b"".join(
             orjson.dumps(

@@ -5,11 +5,13 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from liquidity.contract import CHAMPION_URI
+from liquidity.contract import CHAMPION_URI, FORECAST_URIS
 from liquidity.errors import SettingsError
 
 DEFAULTS = {
     "MODEL_URI": CHAMPION_URI,
+    # A list with commas; those that are not trained yet are waited for. Empty: none.
+    "FORECASTS": ",".join(FORECAST_URIS),
     "REFRESH_SECONDS": "10",
     "API_KEY": "",  # empty: no key is asked for
     "CACHE_DIR": "",  # empty: the user's cache folder
@@ -22,6 +24,7 @@ class Settings:
     """What read_settings has read."""
 
     model_uri: str
+    forecasts: tuple[str, ...]
     refresh_seconds: float
     api_key: str
     cache_dir: str
@@ -36,19 +39,27 @@ def read_settings(overrides=None):
     read = {name: os.environ.get(f"LIQUIDITY_{name}", text) for name, text in DEFAULTS.items()}
     read |= overrides or {}
     parse_model_uri(read["MODEL_URI"])
+    read["FORECASTS"] = _uris(read["FORECASTS"])
     read["REFRESH_SECONDS"] = _seconds(read["REFRESH_SECONDS"])
     _check_key(read["API_KEY"])
     return Settings(**{name.lower(): value for name, value in read.items()})
 
 
-def parse_model_uri(uri):
+def _uris(text):
+    uris = tuple(uri.strip() for uri in text.split(",") if uri.strip())
+    for uri in uris:
+        parse_model_uri(uri, setting="FORECASTS")
+    return uris
+
+
+def parse_model_uri(uri, *, setting="MODEL_URI"):
     """Name, alias and version out of `models:/name@alias` or `models:/name/version`; the one
     that the URI does not have is None. Raises SettingsError.
     """
     found = re.fullmatch(r"models:/([^/@:]+)(?:@([^/@:]+)|/([0-9]+))", uri)
     if not found:
         raise SettingsError(
-            "LIQUIDITY_MODEL_URI: expected models:/<name>@<alias> or models:/<name>/<version>, "
+            f"LIQUIDITY_{setting}: expected models:/<name>@<alias> or models:/<name>/<version>, "
             f"got {uri!r}."
         )
     return found.groups()

@@ -17,6 +17,7 @@ from support import (
     REAL_DATA,
     SAMPLE,
     SMALL,
+    SMALL_FORECAST,
     free_port_number,
     log_same_day,
     parents,
@@ -26,6 +27,7 @@ from support import (
 )
 
 import train
+from data.make_sample import make_panel
 from liquidity import registry
 from liquidity.contract import MODEL_NAME
 from liquidity.data.market import read_market
@@ -236,3 +238,26 @@ def browser():
 @pytest.fixture
 def page(browser):
     return browser.new_page()
+
+
+@pytest.fixture(scope="session")
+def panel(tmp_path_factory):
+    """A synthetic panel of 60 coins on 150 days, as a frame and as a file."""
+    frame = pd.concat(make_panel(days=150, coins=60).values(), ignore_index=True)
+    path = tmp_path_factory.mktemp("panel") / "panel.parquet"
+    frame.to_parquet(path)
+    return frame, path
+
+
+@pytest.fixture(scope="session")
+def forecasts(tmp_path_factory, empty_store, panel):
+    """The folder of a store with the champions of horizons 1 and 7."""
+    folder = tmp_path_factory.mktemp("forecasts")
+    (folder / "mlflow.db").write_bytes(empty_store.read_bytes())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        patch.setenv("MLFLOW_EXPERIMENT_ID", "")  # put back when the job has set it
+        patch.delenv("MLFLOW_EXPERIMENT_ID")
+        assert train.main(["--data", str(panel[1]), "--horizon", "1,7", *SMALL_FORECAST]) == 0
+    return folder

@@ -33,6 +33,8 @@ SAMPLE = PROJECT / "data/sample.csv"
 # A whole job in four seconds.
 SMALL = ["--data", str(SAMPLE), "--n-estimators", "3,6", "--max-depth", "none,4"]
 SMALL += ["--min-samples-split", "2", "--cv", "3"]
+SMALL_FORECAST = ["--n-estimators", "5,10", "--min-samples-leaf", "20", "--max-features", "0.4"]
+SMALL_FORECAST += ["--max-samples", "0.5", "--cv", "3", "--promote", "always"]
 NAME = "crypto-liquidity"
 CHAMPION = f"models:/{NAME}@champion"
 GOOD = {"24h_volume": 1e7, "mkt_cap": 1e8, "1h": 0.01, "price": 1.0}

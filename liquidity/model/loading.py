@@ -79,7 +79,7 @@ SAME_DAY = Kind(
     params={"threshold": "double"},
     code={
         "e45dbe93e3515b1ebdf604654e3ff3da8849c259d1cd5c976e9a4c69b7274937": 2,
-        "0709a9ce439321761e31458ee473bbf333ed968ff313d80c8b548326b9761376": 3,
+        "4f3bf50694a6dcbf18e049d1eaf394eec4353c730631961e3099f9de9332a55f": 3,
     },
 )
 FORECAST = Kind(
@@ -87,7 +87,7 @@ FORECAST = Kind(
     optional={CHANGE_1H: "double", COIN: "string", DATE: "string"},
     outputs=SCORES | {"p_high": "double", "days_used": "long"},
     params={"threshold": "double"},
-    code={"0709a9ce439321761e31458ee473bbf333ed968ff313d80c8b548326b9761376": 3},
+    code={"4f3bf50694a6dcbf18e049d1eaf394eec4353c730631961e3099f9de9332a55f": 3},
 )
 KINDS = {"same-day": SAME_DAY, "forecast": FORECAST}
 
@@ -162,7 +162,10 @@ def load_checked(folder):
         with _no_bytecode():
             loaded = mlflow.pyfunc.load_model(str(folder), suppress_warnings=True)
         model = loaded.unwrap_python_model()
-        model = getattr(model, "scorer", model)  # format 2 was one class
+        if hasattr(model, "scorer"):
+            model = model.scorer
+        else:  # format 2 knew one kind, which was one class
+            model.optional, model.horizon = (), 0
         values = zip(*(coin["values"] for coin in model.metadata["examples"]), strict=True)
         answer = model.answer(model.parse(dict(zip(model.features, values, strict=True))))
     except Exception as error:  # whatever a broken file makes of ONNX Runtime, JSON or NumPy

@@ -352,6 +352,14 @@ class Forecast(Scorer):
         history, days_used, newest = last_features(day, *numbers.T)
         return self.forecast(history, days_used, X[newest : newest + 1], threshold)
 
+    def score(self, X):
+        """Score rows that stand alone; X is float64 of shape (rows, features).
+
+        Returns `(liquidity, lower, upper, in_range)`, each of shape (rows,).
+        """
+        answer = self.answer(np.column_stack([X, np.full((len(X), 2), np.nan)]))
+        return tuple(answer[name] for name in ("liquidity", "lower", "upper", "in_range"))
+
     def forecast(self, history, days_used, X, threshold=None):
         """The seven output columns from history features, for all horizons alike.
 

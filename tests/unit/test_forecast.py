@@ -1,14 +1,13 @@
 """Forecasts: a list of horizons trained on a small panel, and their answers at every door."""
 
 import json
-import sys
 
 import mlflow
 import numpy as np
 import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
-from support import PROJECT, all_runs, children
+from support import SMALL_FORECAST, all_runs, children
 
 import train
 from liquidity import forecast_liquidity
@@ -17,40 +16,12 @@ from liquidity.model.loading import load_model
 from liquidity.model.model import EW7, history_features, keys
 from liquidity.scoring.job import main as score
 
-sys.path.insert(0, str(PROJECT / "data"))
-from make_sample import make_panel
-
-SMALL = ["--n-estimators", "5,10", "--min-samples-leaf", "20", "--max-features", "0.4"]
-SMALL += ["--max-samples", "0.5", "--cv", "3", "--promote", "always"]
 NUMBERS = ["24h_volume", "mkt_cap", "price"]
 METRICS = {
     "best_r2", "test_r2", "persistence_test_r2", "ewma_test_r2", "har_test_r2", "test_spearman",
     "test_brier", "test_interval_score", "har_interval_score", "interval_coverage",
     "interval_coverage_worst_month", "interval_coverage_worst_group", "parity_relative",
 }  # fmt: skip
-
-
-@pytest.fixture(scope="session")
-def panel(tmp_path_factory):
-    """A synthetic panel of 60 coins on 150 days, as a frame and as a file."""
-    frame = pd.concat(make_panel(days=150, coins=60).values(), ignore_index=True)
-    path = tmp_path_factory.mktemp("panel") / "panel.parquet"
-    frame.to_parquet(path)
-    return frame, path
-
-
-@pytest.fixture(scope="session")
-def forecasts(tmp_path_factory, empty_store, panel):
-    """The folder of a store with the champions of horizons 1 and 7."""
-    folder = tmp_path_factory.mktemp("forecasts")
-    (folder / "mlflow.db").write_bytes(empty_store.read_bytes())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
-        patch.setenv("MLFLOW_EXPERIMENT_ID", "")  # put back when the job has set it
-        patch.delenv("MLFLOW_EXPERIMENT_ID")
-        assert train.main(["--data", str(panel[1]), "--horizon", "1,7", *SMALL]) == 0
-    return folder
 
 
 @pytest.fixture
@@ -104,7 +75,7 @@ def test_the_table_keeps_its_sets_with_an_embargo_between_them(use, tmp_path):
 
 
 def test_a_list_goes_on_with_the_horizon_that_was_interrupted(store, panel, monkeypatch, tmp_path):
-    arguments = ["--data", str(panel[1]), "--horizon", "1,7", *SMALL]
+    arguments = ["--data", str(panel[1]), "--horizon", "1,7", *SMALL_FORECAST]
     register = train.registry.register
 
     def stop(*args, **options):
@@ -155,7 +126,7 @@ def test_a_horizon_that_is_none_is_one_sentence(store, panel, capsys, horizon, s
 def test_too_little_of_a_panel_is_one_sentence(store, panel, tmp_path, capsys, change, said):
     path = tmp_path / "few.csv"
     change(panel[0]).drop_duplicates(["coin", "date"]).to_csv(path, index=False)
-    assert train.main(["--data", str(path), "--horizon", "7", *SMALL]) == 2
+    assert train.main(["--data", str(path), "--horizon", "7", *SMALL_FORECAST]) == 2
     assert said in capsys.readouterr().err
     assert not all_runs(store)
 
@@ -164,7 +135,7 @@ def test_one_coin_of_constant_liquidity_ends_in_a_sentence_or_a_challenger(store
     frame = of_coin(panel[0], panel[0]["coin"].iloc[0], 150)
     path = tmp_path / "one.csv"
     frame.assign(**{"24h_volume": 0.25 * frame["mkt_cap"]}).to_csv(path, index=False)
-    assert train.main(["--data", str(path), "--horizon", "7", *SMALL]) in (0, 2)
+    assert train.main(["--data", str(path), "--horizon", "7", *SMALL_FORECAST]) in (0, 2)
     assert not [run for run in all_runs(store) if run.info.status == "RUNNING"]
 
 
