@@ -15,8 +15,8 @@ from granian import Granian
 from granian.constants import HTTPModes, Interfaces
 
 from liquidity.contract import FEATURES
-from serve import MAX_BYTES
 from serve.gateway import Gateway
+from serve.limits import MAX_BYTES
 
 
 def empty():

@@ -18,8 +18,8 @@ import mlflow
 from mlflow.exceptions import MlflowException
 
 from liquidity.errors import ModelError, first_line
-from liquidity.model.loading import fetch_model, load_checked
-from serve import parse_model_uri
+from liquidity.model.loading import fetch_model, load_checked, return_freed_memory
+from serve.settings import parse_model_uri
 
 LOG = logging.getLogger("serve")
 FOLDERS_KEPT = 3
@@ -77,9 +77,9 @@ class Champion:
         served = self._served
         if served is None:
             raise NoModel(
-                f"No model is loaded: {self.model_uri} could not be had from the registry, and the "
-                "server's log says why. Train one (`mlflow run .`), or set LIQUIDITY_MODEL_URI and "
-                "MLFLOW_TRACKING_URI; the server keeps trying."
+                f"No model is loaded: {self.model_uri} could not be fetched from the registry, and "
+                "the server's log says why. Train one (`mlflow run .`), or set "
+                "LIQUIDITY_MODEL_URI and MLFLOW_TRACKING_URI; the server keeps trying."
             )
         return served
 
@@ -151,9 +151,13 @@ class Champion:
         if before is None or before.reference != served.reference:
             LOG.info(
                 "serving %s version %s from the %s, loaded in %.2f s",
-                *served.reference.values(), served.info["source"], served.info["load_seconds"],
-            )  # fmt: skip
+                *served.reference.values(),
+                served.info["source"],
+                served.info["load_seconds"],
+            )
         self._on_swap(served)
+        del before
+        return_freed_memory()
 
     def _registered(self):
         client = mlflow.MlflowClient()
@@ -164,15 +168,9 @@ class Champion:
     def _load(self, version):
         started = time.perf_counter()
         folder = self._folder / f"{version.version}-{_digest(version.source)[:12]}"
-        fresh = not folder.exists()
         try:
-            if fresh:
-                self._download(version, folder)
-            model = load_checked(folder)
+            model = self._load_copy(folder) or self._download(version, folder)
         except ModelError as error:
-            shutil.rmtree(folder, ignore_errors=True)
-            if not fresh:  # the copy had gone bad, not the version
-                return self._load(version)
             self._refused = _identity(version)
             raise ModelError(f"version {version.version} is refused: {error}") from error
         info = {
@@ -193,12 +191,29 @@ class Champion:
         self._forget_old_folders()
         return Served(model, info)
 
+    def _load_copy(self, folder):
+        """The model in `folder`, or None where there is none that this code can use."""
+        try:
+            return load_checked(folder) if folder.exists() else None
+        except ModelError:
+            return None
+
     def _download(self, version, folder):
+        """The model of `version`, from now on in `folder`.
+
+        Only a model that works takes the place of an older copy, which may be whole, and nothing
+        that this version of the project knows.
+        """
         for left_by_a_kill in self._folder.glob(".download-*"):  # nobody else has the lock
             shutil.rmtree(left_by_a_kill)
-        partial = tempfile.mkdtemp(dir=self._folder, prefix=".download-")
-        fetch_model(f"models:/{self.name}/{version.version}", partial)
-        os.rename(partial, folder)
+        with tempfile.TemporaryDirectory(dir=self._folder, prefix=".download-") as partial:
+            fetched = Path(partial, "model")
+            fetched.mkdir()
+            fetch_model(f"models:/{self.name}/{version.version}", fetched)
+            model = load_checked(fetched)
+            shutil.rmtree(folder, ignore_errors=True)
+            fetched.rename(folder)
+        return model
 
     def _metrics(self, run_id):
         if not run_id:  # registered outside of a run

@@ -4,15 +4,16 @@ import math
 
 import numpy as np
 
+from liquidity.contract import EPSILON, FRACTION, INPUTS
 from liquidity.report.formatting import short_number
 
 WIDTH, HEIGHT = 300, 150
 LEFT, RIGHT, TOP, BOTTOM = 38, 8, 8, 26
 POINTS = 61
-# Liquidity below a thousandth is drawn as a thousandth; the axis ends at 10 unless more is shown.
-LOWEST, HIGHEST = 1e-3, 10
-FACTOR = 100  # volume, cap and price are drawn from a hundredth to a hundredfold
-CHANGE = 0.1  # the 1 h change from ten points below to ten above
+# What is as good as none is drawn where the axis begins; it ends at 10 unless more is shown.
+LOWEST, HIGHEST = EPSILON, 10
+FACTOR = 100  # an amount is drawn from a hundredth to a hundredfold
+CHANGE = 0.1  # a fraction from ten points below to ten above
 
 
 def scale(liquidity, lower, upper, threshold):
@@ -23,13 +24,17 @@ def scale(liquidity, lower, upper, threshold):
         "lower": _percent(lower, highest),
         "width": max(_percent(upper, highest) - _percent(lower, highest), 0.5),
         "threshold": _percent(threshold, highest),
+        "lowest": f"{LOWEST:g}",
         "ticks": [(_percent(tick, highest), f"{tick:g}") for tick in _decades(highest)],
     }
 
 
-def curves(model, x, threshold):
-    """One chart per feature: the score when that value alone changes around the row x (4,)."""
-    grids = [_grid(name, value, model) for name, value in zip(model.features, x, strict=True)]
+def curves(model, x, facts):
+    """One chart per feature: the score when that value alone changes around the row x (4,).
+
+    `facts` are the model's, complete.
+    """
+    grids = [_grid(name, value, facts) for name, value in zip(model.features, x, strict=True)]
     X = np.repeat(x[None], POINTS * len(grids), axis=0)
     for column, grid in enumerate(grids):
         X[POINTS * column : POINTS * (column + 1), column] = grid
@@ -37,25 +42,29 @@ def curves(model, x, threshold):
     highest = max(HIGHEST, float(upper.max()) * 1.5)
     blocks = [slice(POINTS * number, POINTS * (number + 1)) for number in range(len(grids))]
     return [
-        _curve(name, grid, value, threshold, highest, liquidity[at], lower[at], upper[at])
+        _curve(name, grid, value, facts["threshold"], highest, liquidity[at], lower[at], upper[at])
         for name, grid, value, at in zip(model.features, grids, x, blocks, strict=True)
     ]
 
 
-def _grid(name, value, model):
-    low, high = model.metadata["training_ranges"][name]
-    if name == "1h":
+def _is_fraction(name):
+    return INPUTS[name].unit == FRACTION
+
+
+def _grid(name, value, facts):
+    low, high = facts["training_ranges"][name]
+    if _is_fraction(name):
         reach = max(CHANGE, CHANGE * abs(value))
-        return np.linspace(max(-1, value - reach), value + reach, POINTS)
+        return np.linspace(max(facts["rules"][name][0], value - reach), value + reach, POINTS)
     if value <= 0:  # a log axis has no place for it
         low, high = max(low, 1e-12), max(high, 1e-6)
     else:
-        low, high = max(value / FACTOR, 1e-300), min(value * FACTOR, 1e18)
+        low, high = max(value / FACTOR, 1e-300), min(value * FACTOR, facts["largest"])
     return np.geomspace(low, max(high, low * 10), POINTS)
 
 
 def _curve(name, grid, value, threshold, highest, liquidity, lower, upper):
-    log = name != "1h"
+    log = not _is_fraction(name)
     across = np.log(grid) if log else grid
     at = math.log(max(value, grid[0])) if log else value
     x = LEFT + (WIDTH - LEFT - RIGHT) * (across - across[0]) / (across[-1] - across[0])
@@ -82,7 +91,7 @@ def _curve(name, grid, value, threshold, highest, liquidity, lower, upper):
 
 
 def _short(name, value):
-    return f"{100 * value:.1f} %" if name == "1h" else short_number(float(value))
+    return f"{100 * value:.1f} %" if _is_fraction(name) else short_number(float(value))
 
 
 def _decades(highest):

@@ -12,12 +12,16 @@ import orjson
 import pyarrow as arrow
 from pyarrow import csv, parquet
 
-MAX_ROWS, MAX_COLUMNS = 100_000, 1000
+from liquidity.contract import CHANGE_1H, MARKET_CAP, PRICE, VOLUME
+from serve.limits import MAX_COLUMNS, MAX_ROWS
+
 JSON, CSV, PARQUET = "application/json", "text/csv", "application/vnd.apache.parquet"
+FORMS = URL_ENCODED, MULTIPART = "application/x-www-form-urlencoded", "multipart/form-data"
 PAYLOADS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 PARQUET_ERRORS = (OSError, ValueError, OverflowError, arrow.ArrowException)
-FORM_BYTES = 500_000  # of a form without files; millions of fields take gigabytes
-RECORDS_HINT = '[{"24h_volume": 1e7, "mkt_cap": 1e8, "1h": 0.01, "price": 1.0}]'
+# A coin as documents and messages show one.
+EXAMPLE = {VOLUME: "1e7", MARKET_CAP: "1e8", CHANGE_1H: "0.01", PRICE: "1.0"}
+RECORDS_HINT = "[{" + ", ".join(f'"{name}": {text}' for name, text in EXAMPLE.items()) + "}]"
 
 
 class InputError(ValueError):
@@ -69,8 +73,8 @@ def check_content_type(content_type, accepted):
 
 def uploaded_csv(request):
     """The bytes of a CSV file, sent as the form's `file` or as the body itself."""
-    if request.mimetype != "multipart/form-data":
-        check_content_type(request.content_type, (CSV, "multipart/form-data"))
+    if request.mimetype != MULTIPART:
+        check_content_type(request.content_type, (CSV, MULTIPART))
         return request.get_data()
     if file := request.files.get("file"):
         return file.read()
@@ -214,7 +218,7 @@ def _split_columns(split, features):
 
 def _check_single(name, names):
     if names.count(name) > 1:
-        raise InputError(f"column {name}: stands there {names.count(name)} times.")
+        raise InputError(f"column {name}: given {names.count(name)} times, expected once.")
 
 
 def _named_columns(key, columns, features):

@@ -39,8 +39,9 @@ class Metrics:
         )
         self._failures = Counter(
             "model_refresh_failures_total",
-            "Times that the registry or its version could not be used", **prefix,
-        )  # fmt: skip
+            "Times that the registry or its version could not be used",
+            **prefix,
+        )
         # The version is a value: a label could not be removed after a swap.
         newest = prefix | {"multiprocess_mode": "mostrecent"}
         self._version = Gauge("model_version", "Served version", **newest)
@@ -53,9 +54,8 @@ class Metrics:
         children = self._children.get((door, status))
         if children is None:
             # Looking labels up costs more than counting.
-            children = self._children[door, status] = (
-                self._requests.labels(door, status), self._seconds.labels(door),
-            )  # fmt: skip
+            children = self._requests.labels(door, status), self._seconds.labels(door)
+            self._children[door, status] = children
         requests, latency = children
         requests.inc()
         latency.observe(seconds)

@@ -4,45 +4,181 @@ Where JSON Schema cannot say all that is taken (lists of equal length, any numbe
 schema says less and the description the rest.
 """
 
-LARGEST = 1e18
-# Plain decimals; any other notation of a number is taken too.
+from liquidity.contract import HIGH, INPUTS, LOW, MODEL_NAME, RATIO, percent
+from serve import limits
+from serve.inputs import CSV, EXAMPLE, FORMS, JSON, MULTIPART, PARQUET
+
+# Plain decimals above 0, which obey the rule of every column; any other notation is taken too.
 POSITIVE = r"^[0-9]{0,12}[1-9](\.[0-9]{1,6})?$"
-CSV_PATTERN = (
-    r"^24h_volume,mkt_cap,1h,price\n"
-    r"([0-9]{1,9},[1-9][0-9]{0,9},0\.[0-9]{1,3},[0-9]{1,5}\.[0-9]{1,3}\n){1,5}$"
-)
-EXAMPLE = {"24h_volume": 1e7, "mkt_cap": 1e8, "1h": 0.01, "price": 1.0}
-CSV_EXAMPLE = "24h_volume,mkt_cap,1h,price\n10000000,100000000,0.01,1.0\n"
+CELL = r"[1-9][0-9]{0,8}(\.[0-9]{1,3})?"
+TEXT = {"type": "string"}
+OPTIONAL_TEXT = {"type": ["string", "null"]}
+PAGE = {"text/html": {"schema": TEXT}}
+LEVEL = {"enum": [HIGH, LOW]}
+NAMED = {"name": TEXT, "version": TEXT}
+ERRORS = {
+    400: "The request breaks a rule; the message names row, column, rule and value",
+    401: "A key is set on the server and the request has another or none",
+    408: "The body did not arrive in time",
+    413: f"More than {limits.BODY}, {limits.ROWS}, {limits.FIELDS} of a form or "
+    f"{limits.FORM_TEXT} of its text",
+    415: "A Content-Type that this door does not take, or none",
+    503: "No model is loaded yet",
+}
 
 
-def _number(text_pattern=POSITIVE, **limits):
-    number = {"type": "number", "maximum": LARGEST, **limits}
-    return {"anyOf": [number, {"type": "string", "pattern": text_pattern}]}
+def document(facts):
+    """The document of a server whose model these are the facts of (serve.facts)."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": MODEL_NAME,
+            "version": "1",
+            "description": "Liquidity scores of coins by the champion in an MLflow registry, which "
+            f"has learned: {facts['target']}. Every answer carries X-Request-ID, the request's own "
+            "where it sends one.",
+        },
+        "security": [{}, {"bearer": []}, {"basic": []}],
+        "paths": _paths(facts),
+        "components": {
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "basic": {"type": "http", "scheme": "basic"},
+            },
+            "schemas": _schemas(facts),
+            "responses": {
+                str(status): {"description": text, "content": _json(_ref("Error")) | PAGE}
+                for status, text in ERRORS.items()
+            },
+        },
+    }
 
 
-FIELDS = {
-    "24h_volume": _number(minimum=0) | {"description": "USD traded in the last 24 hours"},
-    "mkt_cap": _number(exclusiveMinimum=0) | {"description": "Market capitalisation in USD"},
-    "1h": _number(minimum=-1) | {"description": "Change of the price in an hour, a fraction"},
-    "price": _number(minimum=0) | {"description": "USD for one coin"},
-}
-THRESHOLD = {
-    "type": ["number", "null"],
-    "default": 0.5,
-    "description": "Liquidity above it is High; null is the model's own threshold",
-}
-SCORES = {
-    "liquidity": {"type": "number", "minimum": 0, "description": "24h_volume / mkt_cap, estimated"},
-    "level": {"enum": ["High", "Low"]},
-    "lower": {"type": "number", "minimum": 0, "description": "Lower end of the 90 % interval"},
-    "upper": {"type": "number", "description": "Upper end of the 90 % interval"},
-    "in_range": {"type": "boolean", "description": "Whether the model has seen such values"},
-}
-MODEL = {
-    "type": "object",
-    "properties": {"name": {"type": "string"}, "version": {"type": "string"}},
-    "required": ["name", "version"],
-}
+def _schemas(facts):
+    fields, scores = _fields(facts), _scores(facts)
+    threshold = {
+        "type": ["number", "null"],
+        "default": facts["threshold"],
+        "description": f"Liquidity above it is {HIGH}; null is the model's own threshold",
+    }
+    return {
+        "Coin": _object(fields),
+        "CoinWithThreshold": _object(fields | {"threshold": threshold}, list(fields)),
+        "Payload": _payload(fields, threshold),
+        "Scores": _object(scores),
+        "ScoresAndModel": _object(scores | {"model": _object(NAMED)}),
+        "Error": _object({"error_code": TEXT, "message": TEXT}),
+        "Model": _object(
+            NAMED
+            | {
+                "alias": OPTIONAL_TEXT,
+                "run_id": OPTIONAL_TEXT,
+                "registered": TEXT,
+                "metrics": {"type": "object"},
+                "source": {"enum": ["registry", "cache"]},
+                "target": TEXT,
+                "target_is_ratio": {"type": "boolean"},
+                "threshold": {"type": "number"},
+            }
+        ),
+    }
+
+
+def _fields(facts):
+    """Each input of a coin: a number that obeys its rule, or a text that holds one."""
+    fields = {}
+    for name in facts["features"]:
+        lowest, included = facts["rules"][name]
+        limit = {"minimum" if included else "exclusiveMinimum": lowest}
+        number = {"type": "number", "maximum": facts["largest"], **limit}
+        column = INPUTS[name]
+        fields[name] = {
+            "anyOf": [number, {"type": "string", "pattern": POSITIVE}],
+            "description": f"{column.label} in {column.unit}: {column.hint}",
+        }
+    return fields
+
+
+def _scores(facts):
+    learned = RATIO if facts["target_is_ratio"] else facts["target"]
+    share = percent(facts["interval"]["coverage"])
+    number = {"type": "number"}
+    return {
+        "liquidity": {**number, "minimum": 0, "description": f"{learned}, estimated"},
+        "level": LEVEL,
+        "lower": {**number, "minimum": 0, "description": f"Lower end of the {share} interval"},
+        "upper": {**number, "description": f"Upper end of the {share} interval"},
+        "in_range": {"type": "boolean", "description": "Whether the model has seen such values"},
+    }
+
+
+def _payload(fields, threshold):
+    """The four forms of MLflow's protocol."""
+    rows = {"type": "array", "items": _ref("Coin"), "minItems": 1, "maxItems": limits.MAX_ROWS}
+    one = {"type": "array", "minItems": 1, "maxItems": 1}
+    columns = _object(
+        {name: {"anyOf": [field, {**one, "items": field}]} for name, field in fields.items()},
+        description="One row; longer lists are taken too, all of one length",
+    )
+    row = {"prefixItems": [*fields.values()], "minItems": len(fields), "maxItems": len(fields)}
+    split = _object(
+        {
+            "columns": {"const": list(fields)},
+            "data": {"type": "array", "items": {"type": "array", **row}, "minItems": 1},
+        },
+        description="Columns may be in any order, with others among them",
+    )
+    params = {"params": _object({"threshold": threshold}, []) | {"type": ["object", "null"]}}
+    forms = {
+        "dataframe_records": rows,
+        "dataframe_split": split,
+        "instances": rows,
+        "inputs": columns,
+    }
+    return {"oneOf": [_object({key: form, **params}, [key]) for key, form in forms.items()]}
+
+
+def _paths(facts):
+    example = {name: float(EXAMPLE[name]) for name in facts["features"]}
+    form = {"schema": _object({name: {**TEXT, "pattern": POSITIVE} for name in facts["features"]})}
+    table = _table(facts["features"])
+    health = _get("Whether a model is loaded", _json(_object({"status": {"const": "ok"}})), 503)
+    health["get"]["security"] = []
+    return {
+        "/": _get("The page", PAGE, 401, 503),
+        "/predict": _post(
+            "Score one coin",
+            _json(_ref("CoinWithThreshold"), example=example) | dict.fromkeys(FORMS, form),
+            _json(_ref("ScoresAndModel")) | PAGE,
+        ),
+        "/invocations": _post(
+            f"MLflow's scoring protocol; Parquet ({PARQUET}) is taken too",
+            _json(_ref("Payload"), example={"dataframe_records": [example]}) | {CSV: table},
+            _json(_object({"predictions": {"type": "array", "items": _ref("Scores")}})),
+        ),
+        "/batch": _post(
+            "Score a CSV file: every row comes back in its order, with its scores or its error; to "
+            "a form with an apostrophe before text that a spreadsheet would take for a formula",
+            {MULTIPART: {"schema": _object({"file": table["schema"]})}, CSV: table},
+            {CSV: {"schema": TEXT}},
+        ),
+        "/ping": health,
+        "/health": health,
+        "/version": _get("MLflow's version", {"text/plain": {"schema": TEXT}}, 401),
+        "/model": _get("The served model and where it came from", _json(_ref("Model")), 401, 503),
+        "/metrics": _get("Prometheus", {"text/plain": {"schema": TEXT}}, 401),
+        "/openapi.json": _get("This document", _json({"type": "object"}), 401),
+    }
+
+
+def _table(features):
+    """A CSV body with these columns."""
+    header, row = ",".join(features), ",".join(CELL for _ in features)
+    example = ",".join(f"{float(EXAMPLE[name]):.10g}" for name in features)
+    return {
+        "schema": {"type": "string", "pattern": rf"^{header}\n({row}\n){{1,5}}$"},
+        "example": f"{header}\n{example}\n",
+    }
 
 
 def _object(properties, required=None, **rest):
@@ -55,7 +191,7 @@ def _ref(name):
 
 
 def _json(schema, **rest):
-    return {"application/json": {"schema": schema, **rest}}
+    return {JSON: {"schema": schema, **rest}}
 
 
 def _answers(description, content, *errors):
@@ -63,52 +199,6 @@ def _answers(description, content, *errors):
     return {"200": {"description": description, "content": content}} | {
         str(status): {"$ref": f"#/components/responses/{status}"} for status in errors
     }
-
-
-ERRORS = {
-    400: "The request breaks a rule; the message names row, column, rule and value",
-    401: "A key is set on the server and the request has another or none",
-    408: "The body did not arrive in time",
-    413: "More than 16 MiB, 100,000 rows, 1,000 fields of a form or 500 kB of its text",
-    415: "A Content-Type that this door does not take, or none",
-    503: "No model is loaded yet",
-}
-PAGE = {"text/html": {"schema": {"type": "string"}}}
-CSV_BODY = {"schema": {"type": "string", "pattern": CSV_PATTERN}, "example": CSV_EXAMPLE}
-FORM = {"schema": _object({name: {"type": "string", "pattern": POSITIVE} for name in FIELDS})}
-ROWS = {"type": "array", "items": _ref("Coin"), "minItems": 1, "maxItems": 100_000}
-COLUMNS = _object(
-    {
-        name: {"anyOf": [field, {"type": "array", "items": field, "minItems": 1, "maxItems": 1}]}
-        for name, field in FIELDS.items()
-    },
-    description="One row; longer lists are taken too, all of one length",
-)
-SPLIT = _object(
-    {
-        "columns": {"const": list(FIELDS)},
-        "data": {
-            "type": "array",
-            "items": {
-                "type": "array",
-                "prefixItems": list(FIELDS.values()),
-                "minItems": 4,
-                "maxItems": 4,
-            },
-            "minItems": 1,
-        },
-    },
-    description="Columns may stand in any order and others beside them",
-)
-PARAMS = {"params": _object({"threshold": THRESHOLD}, []) | {"type": ["object", "null"]}}
-PAYLOAD = {
-    "oneOf": [
-        _object({"dataframe_records": ROWS, **PARAMS}, ["dataframe_records"]),
-        _object({"dataframe_split": SPLIT, **PARAMS}, ["dataframe_split"]),
-        _object({"instances": ROWS, **PARAMS}, ["instances"]),
-        _object({"inputs": COLUMNS, **PARAMS}, ["inputs"]),
-    ]
-}
 
 
 def _get(summary, content, *errors):
@@ -123,73 +213,3 @@ def _post(summary, body, content, *errors):
             "responses": _answers(summary, content, 400, 401, 408, 413, 415, 503, *errors),
         }
     }
-
-
-HEALTH = _get("Whether a model is loaded", _json(_object({"status": {"const": "ok"}})), 503)
-HEALTH["get"]["security"] = []
-DOCUMENT = {
-    "openapi": "3.1.0",
-    "info": {
-        "title": "crypto-liquidity",
-        "version": "1",
-        "description": "Liquidity scores of coins by the champion in an MLflow registry. "
-        "Every answer carries X-Request-ID, the request's own where it sends one.",
-    },
-    "security": [{}, {"bearer": []}, {"basic": []}],
-    "paths": {
-        "/": _get("The page", PAGE, 401, 503),
-        "/predict": _post(
-            "Score one coin",
-            _json(_ref("CoinWithThreshold"), example=EXAMPLE)
-            | {"application/x-www-form-urlencoded": FORM, "multipart/form-data": FORM},
-            _json(_object(SCORES | {"model": MODEL})) | PAGE,
-        ),
-        "/invocations": _post(
-            "MLflow's scoring protocol; Parquet (application/vnd.apache.parquet) is taken too",
-            _json(PAYLOAD, example={"dataframe_records": [EXAMPLE]}) | {"text/csv": CSV_BODY},
-            _json(_object({"predictions": {"type": "array", "items": _ref("Scores")}})),
-        ),
-        "/batch": _post(
-            "Score a CSV file: every row comes back in its order, with its scores or its error; to "
-            "a form with an apostrophe before text that a spreadsheet would take for a formula",
-            {
-                "multipart/form-data": {"schema": _object({"file": CSV_BODY["schema"]})},
-                "text/csv": CSV_BODY,
-            },
-            {"text/csv": {"schema": {"type": "string"}}},
-        ),
-        "/ping": HEALTH,
-        "/health": HEALTH,
-        "/version": _get("MLflow's version", {"text/plain": {"schema": {"type": "string"}}}, 401),
-        "/model": _get("The served model and where it came from", _json(_ref("Model")), 401, 503),
-        "/metrics": _get("Prometheus", {"text/plain": {"schema": {"type": "string"}}}, 401),
-        "/openapi.json": _get("This document", _json({"type": "object"}), 401),
-    },
-    "components": {
-        "securitySchemes": {
-            "bearer": {"type": "http", "scheme": "bearer"},
-            "basic": {"type": "http", "scheme": "basic"},
-        },
-        "schemas": {
-            "Coin": _object(FIELDS),
-            "CoinWithThreshold": _object(FIELDS | {"threshold": THRESHOLD}, list(FIELDS)),
-            "Scores": _object(SCORES),
-            "Error": _object({"error_code": {"type": "string"}, "message": {"type": "string"}}),
-            "Model": _object(
-                MODEL["properties"]
-                | {
-                    "alias": {"type": ["string", "null"]},
-                    "run_id": {"type": ["string", "null"]},
-                    "registered": {"type": "string"},
-                    "metrics": {"type": "object"},
-                    "source": {"enum": ["registry", "cache"]},
-                    "target": {"type": "string"},
-                }
-            ),
-        },
-        "responses": {
-            str(status): {"description": text, "content": _json(_ref("Error")) | PAGE}
-            for status, text in ERRORS.items()
-        },
-    },
-}

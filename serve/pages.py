@@ -1,18 +1,24 @@
 """The HTML doors: the form, its result with curves, and a file to be scored."""
 
-from flask import Blueprint, Response, abort, current_app, render_template, request, url_for
+from flask import Blueprint, Response, abort, render_template, request, url_for
 
-from serve import charts, inputs
-from serve.api import answer_json, count, records, score, score_record, served
+from liquidity.contract import FRACTION, INPUTS, MARKET_CAP, RATIO, VOLUME, percent
+from liquidity.scoring.blocks import SCORES, csv_header, csv_lines, without_formulas
+from serve import charts, inputs, limits
+from serve.answers import records, score, score_table
+from serve.api import note_scores, predict_json, served
 from serve.champion import NoModel
+from serve.facts import facts
 
 pages = Blueprint("pages", __name__)
-FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
-FIELDS = {
-    "24h_volume": ("24 h volume", "USD", "traded in the last 24 hours, such as 8300000"),
-    "mkt_cap": ("Market cap", "USD", "all coins at today's price, such as 212000000"),
-    "1h": ("1 h change", "fraction", "of the price; 0.022 is 2.2 %"),
-    "price": ("Price", "USD", "of one coin, such as 1.09"),
+# What every page says of its fields and limits.
+CONSTANTS = {
+    "fields": INPUTS,
+    "fraction": FRACTION,
+    "ratio": RATIO,
+    "scores": [*SCORES],
+    "limits": limits,
+    "percent": percent,
 }
 
 
@@ -26,17 +32,36 @@ def index():
 @pages.post("/predict")
 def predict():
     """A form gets the page with the result, a JSON object its scores."""
-    if request.mimetype not in FORMS:
-        inputs.check_content_type(request.content_type, (inputs.JSON, *FORMS))
-        return answer_json(score_record)
-    if request.mimetype == FORMS[0] and request.content_length > inputs.FORM_BYTES:
+    if request.mimetype not in inputs.FORMS:
+        return predict_json()
+    if request.mimetype == inputs.URL_ENCODED and request.content_length > limits.FORM_BYTES:
         abort(413)
-    model = served()
-    columns = inputs.parse_form(request.form, model.model.features)
-    errors = field_errors(model.model, columns)
-    if errors:
+    found = served()
+    columns = inputs.parse_form(request.form, found.model.features)
+    if errors := field_errors(found.model, columns):
         return _page(values=request.form, errors=errors), 400
-    return _page(values=request.form, result=_result(model, columns))
+    return _page(values=request.form, result=_result(found, columns))
+
+
+@pages.post("/batch")
+def batch():
+    """A CSV file in, the same rows with their scores or their errors out.
+
+    Who sends a form opens the answer in a spreadsheet, which must not run what is in it; who
+    sends the file as the body, a program, gets every cell back as it was.
+    """
+    found = served()
+    X, scores, table = score_table(found, inputs.read_csv(inputs.uploaded_csv(request)))
+    note_scores(found, X, scores)
+    if request.mimetype == inputs.MULTIPART:
+        table = without_formulas(table)
+    headers = {
+        "Content-Disposition": 'attachment; filename="scored.csv"',
+        "X-Rows": table.num_rows,
+        "X-Rows-Refused": table.num_rows - len(X),
+    }
+    lines = csv_header(table.column_names) + csv_lines(table)
+    return Response(lines, mimetype=inputs.CSV, headers=headers)
 
 
 def field_errors(model, columns):
@@ -51,90 +76,43 @@ def field_errors(model, columns):
     }
 
 
-@pages.post("/batch")
-def batch():
-    """A CSV file in, the same rows with their scores or their errors out.
-
-    Who sends a form opens the answer in a spreadsheet, which must not run what stands in it; who
-    sends the file as the body, a program, gets every cell back as it was.
-    """
-    # Not at the top: reading market data takes half a second to import, and few servers get files.
-    from liquidity.errors import MarketDataError
-    from liquidity.scoring.blocks import csv_header, csv_lines, score_rows, without_formulas
-
-    rows = inputs.read_csv(inputs.uploaded_csv(request))
-    try:
-        table = score_rows(Answering(served()), rows)
-    except MarketDataError as error:
-        raise inputs.InputError(f"{error}.") from None
-    if request.mimetype == FORMS[1]:
-        table = without_formulas(table)
-    headers = {
-        "Content-Disposition": 'attachment; filename="scored.csv"',
-        "X-Rows": table.num_rows,
-        "X-Rows-Refused": table.num_rows - table.column("error").null_count,
-    }
-    body = csv_header(table.column_names) + csv_lines(table)
-    return Response(body, mimetype=inputs.CSV, headers=headers)
-
-
-class Answering:
-    """The served model; what it answers is counted and logged as at every other door."""
-
-    def __init__(self, served):
-        self._served = served
-
-    def __getattr__(self, name):
-        return getattr(self._served.model, name)
-
-    def answer(self, X, threshold=None):  # noqa: D102
-        scores = self._served.model.answer(X, threshold)
-        log = current_app.extensions["prediction_log"]
-        count(request.environ, self._served, X.tolist(), records(scores), log=log)
-        return scores
-
-
 def error_page(message):
     """The page with a message above its form."""
     return _page(message=message)
 
 
 def _result(served, columns):
-    model = served.model
-    X, (scores,) = score(model, columns)
-    count(request.environ, served, X, [scores], log=current_app.extensions["prediction_log"])
-    (x,) = X
-    threshold = model.metadata["threshold"]
-    volume, cap = x[:2].tolist()
-    ranges = model.metadata["training_ranges"]
+    """What the page shows of one row's score."""
+    model, known = served.model, facts(served)
+    X, scores = score(model, columns)
+    note_scores(served, X, scores)
+    (scores,) = records(scores)
+    x = dict(zip(model.features, X[0].tolist(), strict=True))
+    ranges = known["training_ranges"]
     return scores | {
-        "threshold": threshold,
-        "coverage": model.metadata["interval"]["coverage"],
-        "percent": f"{100 * x[2]:.6g} %",
-        "ratio": volume / cap,
-        "scale": charts.scale(scores["liquidity"], scores["lower"], scores["upper"], threshold),
-        "curves": charts.curves(model, x, threshold),
-        "outside": [
-            name
-            for name, value in zip(model.features, x, strict=True)
-            if not ranges[name][0] <= value <= ranges[name][1]
-        ],
+        "percents": {n: f"{100 * x[n]:.6g} %" for n in x if INPUTS[n].unit == FRACTION},
+        "ratio": x[VOLUME] / x[MARKET_CAP],
+        "scale": charts.scale(
+            scores["liquidity"], scores["lower"], scores["upper"], known["threshold"]
+        ),
+        "curves": charts.curves(model, X[0], known),
+        "outside": [name for name in x if not ranges[name][0] <= x[name] <= ranges[name][1]],
     }
 
 
 def _page(**context):
     try:
-        model = served()
+        found = served()
     except NoModel as error:
-        model = None
+        found = None
         context.setdefault("message", str(error))
-    return render_template(
-        "index.html", fields=FIELDS, served=model, example_url=_example_url, **context
-    )
+    return render_template("index.html", served=found, facts=facts(found), **CONSTANTS, **context)
 
 
-def _example_url(coin):
-    values = dict(zip(FIELDS, map(_text, coin["values"]), strict=True))
+@pages.app_template_filter()
+def example_url(coin):
+    """The page's address with the values of an example in its form."""
+    values = dict(zip(INPUTS, map(_text, coin["values"]), strict=True))
     return url_for("pages.index", **values)
 
 

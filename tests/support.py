@@ -22,7 +22,7 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from serve import close_app, create_app
+from serve.app import close_app, create_app
 from serve.champion import NoModel, Served
 
 PROJECT = Path(__file__).parents[1]
@@ -67,9 +67,10 @@ class Standing:
 
 
 @contextmanager
-def standing_app(inner, *, served=True, **config):
+def standing_app(inner, *, served=True, fastlane=True, **config):
     """The application over a model that stays, or over none; closed after the with block."""
-    app = create_app(config, Standing(Served(inner, INFO) if served else None))
+    champion = Standing(Served(inner, INFO) if served else None)
+    app = create_app(config, champion, fastlane=fastlane)
     try:
         yield app
     finally:

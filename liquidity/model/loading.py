@@ -55,7 +55,10 @@ class Kind:
 SAME_DAY = Kind(
     inputs=dict.fromkeys(FEATURES, "double"),
     outputs={
-        "liquidity": "double", "level": "string", "lower": "double", "upper": "double",
+        "liquidity": "double",
+        "level": "string",
+        "lower": "double",
+        "upper": "double",
         "in_range": "boolean",
     },
     params={"threshold": "double"},
@@ -63,7 +66,7 @@ SAME_DAY = Kind(
         "e45dbe93e3515b1ebdf604654e3ff3da8849c259d1cd5c976e9a4c69b7274937": 2,
         "0cd3a077d5016a4756d401e317326c026db7d2a5d884b2aec895dda3dd1abd10": 3,
     },
-)  # fmt: skip
+)
 KINDS = {"same-day": SAME_DAY}
 
 
@@ -103,7 +106,7 @@ def fetched_model(model_uri):
                 f"{first_line(error)}. Train one first (python train.py), or set "
                 "MLFLOW_TRACKING_URI to the store it is in."
             ) from error
-        _return_freed_memory()
+        return_freed_memory()
         yield model, Path(folder)
 
 
@@ -214,8 +217,10 @@ def _load_version(registry_uri, name, version, source):
     return load_model(f"models:/{name}/{version}")
 
 
-def _return_freed_memory():
-    """Loading a forest of 300 trees frees 50 MB that glibc would keep for the process's life."""
+def return_freed_memory():
+    """Give the system what loading a model has freed: 50 MB of a forest of 300 trees, which glibc
+    would keep for the life of the process.
+    """
     with suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import mlflow
 import mlflow.store.db_migrations
 import sqlalchemy
-from alembic.script import ScriptDirectory
 
 from liquidity.errors import TrackingError, first_line
 
@@ -51,6 +50,9 @@ def check_store():
 
 def _other_schema(found, expected):
     """The end of a sentence on a store that another version of MLflow has made."""
+    # Not at the top: every server would import it for a sentence that few will ever read.
+    from alembic.script import ScriptDirectory
+
     migrations = ScriptDirectory(str(Path(mlflow.store.db_migrations.__file__).parent))
     known = found in {revision.revision for revision in migrations.walk_revisions()}
     schema = f"(its schema is {found}, that of MLflow {mlflow.__version__} is {expected})"

@@ -2,12 +2,15 @@
 "use strict";
 
 const coin = document.getElementById("coin");
-const change = document.getElementById("1h");
-const percent = document.getElementById("percent");
+const percents = [...coin.querySelectorAll("output")];
 
-function showPercent() {
-  const value = change.value.trim() === "" ? NaN : Number(change.value);
-  percent.textContent = Number.isFinite(value) ? `${+(100 * value).toFixed(4)} %` : "";
+// Beside each field that takes a fraction.
+function showPercents() {
+  for (const percent of percents) {
+    const text = document.getElementById(percent.htmlFor.value).value.trim();
+    const value = text === "" ? NaN : Number(text);
+    percent.textContent = Number.isFinite(value) ? `${+(100 * value).toFixed(4)} %` : "";
+  }
 }
 
 function say(text) {
@@ -89,8 +92,8 @@ coin.addEventListener("submit", (event) => {
   event.preventDefault();
   score();
 });
-change.addEventListener("input", showPercent);
-showPercent();
+coin.addEventListener("input", showPercents);
+showPercents();
 
 document.querySelector(".chips")?.addEventListener("click", (event) => {
   const chip = event.target.closest("a");
@@ -99,7 +102,7 @@ document.querySelector(".chips")?.addEventListener("click", (event) => {
   new URL(chip.href).searchParams.forEach((value, name) => {
     coin.elements.namedItem(name).value = value;
   });
-  showPercent();
+  showPercents();
   score();
 });
 

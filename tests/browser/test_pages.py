@@ -61,7 +61,7 @@ def test_a_prediction_by_keyboard_alone(open_page):
         page.keyboard.press("Tab")
         assert page.evaluate("document.activeElement.name") == name
         page.keyboard.type(value)
-    assert page.inner_text("#percent") == "-0.1 %"
+    assert page.inner_text("output[for='1h']") == "-0.1 %"
     page.keyboard.press("Enter")
     page.wait_for_selector(".verdict")
     assert page.url.endswith("/")  # in place

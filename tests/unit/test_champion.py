@@ -5,15 +5,17 @@ import json
 import logging
 import shutil
 import sqlite3
+from dataclasses import replace
 
 import mlflow
 import numpy as np
 import pytest
 from support import CHAMPION, NAME, PROJECT, ROW
 
+from liquidity.model import loading
 from liquidity.model.loading import SAME_DAY
-from serve import parse_model_uri
 from serve.champion import Champion, NoModel
+from serve.settings import parse_model_uri
 
 
 @pytest.fixture
@@ -183,6 +185,30 @@ def test_a_cached_copy_gone_bad_is_fetched_again(register, make_champion, tmp_pa
     make_champion().refresh()
     (forest,) = tmp_path.glob("cache/*/*/artifacts/forest.onnx")
     forest.write_bytes(b"half")
+    champion = make_champion()
+    champion.refresh()
+    assert champion.current().model.answer_row(ROW)["liquidity"] > 0
+
+
+def test_a_copy_that_another_version_of_the_project_knows_is_left_alone(
+    register, make_champion, tmp_path, monkeypatch
+):
+    """Both may share a cache; the other one may have no registry at its next start."""
+    register(3)
+    make_champion().refresh()
+    files = {
+        path: path.read_bytes() for path in tmp_path.glob("cache/*/1-*/**/*") if path.is_file()
+    }
+    assert len(files) == 4
+    with monkeypatch.context() as other:
+        other.setattr(loading, "KINDS", {"same-day": replace(SAME_DAY, code={"another": 4})})
+        champion = make_champion()
+        champion.refresh()
+        champion.refresh()
+        with pytest.raises(NoModel):
+            champion.current()
+        assert {path: path.read_bytes() for path in files} == files
+    assert not list(tmp_path.glob("cache/*/.download-*"))
     champion = make_champion()
     champion.refresh()
     assert champion.current().model.answer_row(ROW)["liquidity"] > 0

@@ -1,12 +1,17 @@
 """The OpenAPI document is what the doors do."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from serve.openapi import DOCUMENT
+from liquidity.contract import RATIO
+from serve.facts import facts
+from serve.openapi import document
+
+DOCUMENT = document(facts())
 
 
 def test_schemathesis_finds_no_difference_at_a_real_server(start_serve):
@@ -23,6 +28,23 @@ def test_schemathesis_finds_no_difference_at_a_real_server(start_serve):
     assert found.returncode == 0, found.stdout
     assert "Tested: 9" in found.stdout
     assert "Traceback" not in server.log.read_text()
+
+
+def test_its_numbers_and_target_are_those_of_the_served_model(inner):
+    learned = {
+        "threshold": 0.25, "interval": {"coverage": 0.8}, "largest": 1e12,
+        "rules": {name: [2, True] for name in inner.features},
+        "target": "column liquidity of the files, not the ratio", "target_is_ratio": False,
+    }  # fmt: skip
+    text = json.dumps(document(facts() | learned))
+    assert text.count("80 % interval") == 4
+    assert "90 %" not in text
+    assert RATIO not in text
+    assert learned["target"] in text
+    schemas = json.loads(text)["components"]["schemas"]
+    assert schemas["CoinWithThreshold"]["properties"]["threshold"]["default"] == 0.25
+    number = schemas["Coin"]["properties"]["price"]["anyOf"][0]
+    assert number == {"type": "number", "maximum": 1e12, "minimum": 2}
 
 
 def test_every_door_is_described(app):

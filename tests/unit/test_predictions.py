@@ -7,10 +7,10 @@ import time
 
 import pytest
 
-from serve import predictions
-from serve.predictions import PredictionLog
+from serve import background, prediction_log
+from serve.prediction_log import PredictionLog
 
-SCORES = [{"liquidity": 0.1, "level": "Low"}]
+SCORES = {"liquidity": [0.1], "level": ["Low"]}
 
 
 @pytest.fixture
@@ -37,9 +37,9 @@ def lines_of(tmp_path):
 
 
 def test_two_workers_rotate_one_log_and_lose_no_line(make_log, tmp_path, monkeypatch):
-    monkeypatch.setattr(predictions, "ROTATE_BYTES", 20_000)
-    monkeypatch.setattr(predictions, "FILES_KEPT", 50)
-    monkeypatch.setattr(predictions, "FLUSH_SECONDS", 0.001)
+    monkeypatch.setattr(prediction_log, "ROTATE_BYTES", 20_000)
+    monkeypatch.setattr(prediction_log, "FILES_KEPT", 50)
+    monkeypatch.setattr(background, "FLUSH_SECONDS", 0.001)
     logs = [make_log(), make_log()]
 
     def fill(log, name):
@@ -60,25 +60,37 @@ def test_two_workers_rotate_one_log_and_lose_no_line(make_log, tmp_path, monkeyp
     assert len(list(tmp_path.glob("log.jsonl.*"))) > 3
 
 
+def test_each_worker_writes_its_own_file_and_leaves_the_name_to_the_next(make_log, tmp_path):
+    first, second = make_log(), make_log()
+    first.close()
+    third = make_log()
+    for name, log in (("second", second), ("third", third)):
+        log.put(name, "1", [[1.5]], SCORES)
+        log.close()
+    assert '"third"' in (tmp_path / "log.jsonl").read_text()
+    assert '"second"' in (tmp_path / "log.jsonl-2").read_text()
+    assert not (tmp_path / "log.jsonl-3").exists()
+
+
 def test_only_the_newest_files_are_kept(make_log, tmp_path, monkeypatch):
-    monkeypatch.setattr(predictions, "ROTATE_BYTES", 0)
+    monkeypatch.setattr(prediction_log, "ROTATE_BYTES", 0)
     log = make_log()
     for number in range(9):
         log.put(str(number), "1", [[1.5]], SCORES)
-        log._flush()
+        log.flush()
     log.close()
     found = {line["request_id"] for line in lines_of(tmp_path)}
     assert "8" in found
     assert "0" not in found
-    assert len(list(tmp_path.glob("log.jsonl.?"))) == predictions.FILES_KEPT
+    assert len(list(tmp_path.glob("log.jsonl.?"))) == prediction_log.FILES_KEPT
 
 
 def test_a_full_disk_is_said_once_and_leaves_no_half_line(make_log, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(predictions, "WAITING", 10)
-    monkeypatch.setattr(predictions, "FLUSH_SECONDS", 60)  # flushed by hand
+    monkeypatch.setattr(prediction_log, "WAITING", 10)
+    monkeypatch.setattr(background, "FLUSH_SECONDS", 60)  # flushed by hand
     log = make_log()
     log.put("first", "1", [[1.5]], SCORES)
-    log._flush()
+    log.flush()
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(
         resource.RLIMIT_FSIZE, ((tmp_path / "log.jsonl").stat().st_size + 5, before[1])
@@ -86,13 +98,13 @@ def test_a_full_disk_is_said_once_and_leaves_no_half_line(make_log, tmp_path, ca
     try:
         for number in range(20):
             log.put(str(number), "1", [[1.5]], SCORES)
-            log._flush()
+            log.flush()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert len(lines_of(tmp_path)) == 1
     assert sum("cannot be written" in record.message for record in caplog.records) == 1
-    log._flush()
-    log._flush()
+    log.flush()
+    log.flush()
     assert [line["request_id"] for line in lines_of(tmp_path)] == ["first", *map(str, range(11))]
 
 

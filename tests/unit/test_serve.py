@@ -15,10 +15,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from mlflow.exceptions import MlflowException
 from prometheus_client.parser import text_string_to_metric_families
 from support import COLUMNS, GOOD, HTML, ROW, Standing, standing_app
 
-from serve import close_app, create_app
+from serve.app import close_app, create_app
 from serve.gateway import BODY
 
 
@@ -27,8 +28,8 @@ def make_client(inner):
     """A client of an application of its own, with a model or without."""
     with ExitStack() as apps:
 
-        def make(served=True, **config):
-            return apps.enter_context(standing_app(inner, served=served, **config)).test_client()
+        def make(**options):
+            return apps.enter_context(standing_app(inner, **options)).test_client()
 
         yield make
 
@@ -127,7 +128,7 @@ def test_a_column_twice_is_refused_in_tables_too(client):
         (parquet.getvalue(), "application/vnd.apache.parquet"),
     ):
         response = client.post("/invocations", data=body, content_type=content_type)
-        assert error(response, 400) == "column 1h: stands there 2 times."
+        assert error(response, 400) == "column 1h: given 2 times, expected once."
 
 
 def test_the_threshold_is_a_parameter(client):
@@ -627,13 +628,47 @@ def test_without_a_model_the_doors_say_so(make_client):
     assert client.get("/metrics").status_code == client.get("/version").status_code == 200
 
 
-def test_a_bug_is_one_sentence_and_its_trace_stays_in_the_log(make_client, monkeypatch, caplog):
-    client = make_client()
-    monkeypatch.setattr("serve.api.score", lambda *args: 1 / 0)
+@pytest.mark.parametrize("fastlane", [True, False])
+@pytest.mark.parametrize(
+    "bug", [ZeroDivisionError("a bug"), MlflowException("a bug"), ValueError("a bug")], ids=repr
+)
+def test_a_bug_is_one_sentence_and_its_trace_stays_in_the_log(
+    make_client, monkeypatch, caplog, bug, fastlane
+):
+    """A fast lane that hides a bug would answer the same request by the slow way for ever."""
+    asked = []
+
+    def score(*args):
+        asked.append(args)
+        raise bug
+
+    client = make_client(fastlane=fastlane)
+    monkeypatch.setattr("serve.answers.score", score)
+    data = orjson.dumps({"inputs": GOOD})
     with caplog.at_level(logging.ERROR):
-        message = error(client.post("/invocations", json={"inputs": GOOD}), 500)
-    assert message == "The server failed; its log says how."
-    assert "ZeroDivisionError" in caplog.text
+        response = client.post("/invocations", data=data, content_type="application/json",
+                               environ_overrides={BODY: data})  # fmt: skip
+    assert error(response, 500) == "The server failed; its log says how."
+    assert caplog.text.count(f"{type(bug).__name__}: a bug") == 1
+    assert len(asked) == 1
+
+
+def test_what_the_fast_lane_finds_wrong_is_said_without_scoring_again(make_client, monkeypatch):
+    client = make_client()
+    monkeypatch.delitem(client.application.view_functions, "pages.predict")
+    data = orjson.dumps(GOOD | {"price": None})
+    response = client.post("/predict", data=data, content_type="application/json",
+                           environ_overrides={BODY: data})  # fmt: skip
+    assert "row 0, column price" in error(response, 400)
+
+
+def test_an_application_without_the_fast_lane_answers_through_flask(make_client, monkeypatch):
+    client = make_client(fastlane=False)
+    data = orjson.dumps(GOOD)
+    ask = {"data": data, "content_type": "application/json", "environ_overrides": {BODY: data}}
+    assert client.post("/predict", **ask).status_code == 200
+    monkeypatch.delitem(client.application.view_functions, "pages.predict")
+    assert client.post("/predict", **ask).status_code == 500  # there is no view any more
 
 
 # What operators ask
@@ -678,6 +713,27 @@ def test_the_metrics_count_requests_rows_and_levels(client):
     assert samples[("liquidity_rows_scored_total",)] == 4
     assert samples[("liquidity_rows_high_total",)] == 2
     assert samples[("liquidity_rows_out_of_range_total",)] == 2
+
+
+def test_a_file_is_counted_and_logged_as_rows_at_any_other_door(make_client, tmp_path, inner):
+    client = make_client(PREDICTION_LOG=str(tmp_path / "log"))
+    coins = [GOOD, GOOD | {"mkt_cap": 1e-3}, GOOD | {"price": 1e17}]
+    client.post("/invocations", json={"instances": coins})
+    client.post(
+        "/batch", data=csv_of([*map(dict.values, coins), ["x"] * 4]), content_type="text/csv"
+    )
+    metrics = client.get("/metrics").text
+    scores = inner.answer(np.array([[*coin.values()] for coin in coins]))
+    high, outside = (scores["level"] == "High").sum(), (~scores["in_range"]).sum()
+    assert outside == 2
+    assert "liquidity_rows_scored_total 6.0" in metrics
+    assert f"liquidity_rows_high_total {2.0 * high}" in metrics
+    assert f"liquidity_rows_out_of_range_total {2.0 * outside}" in metrics
+    close_app(client.application)
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    for line in lines:
+        del line["time"], line["request_id"]
+    assert lines[:3] == lines[3:]
 
 
 def test_the_prediction_log_holds_inputs_scores_and_who_gave_them(make_client, tmp_path, inner):

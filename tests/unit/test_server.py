@@ -5,6 +5,8 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -15,7 +17,17 @@ import mlflow
 import pandas as pd
 import pytest
 from mlflow.pyfunc.scoring_server.client import ScoringServerClient
-from support import GOOD, INSTANCES, NAME, STARTED_SECONDS, post, raw, wait_for_http, workers_of
+from support import (
+    GOOD,
+    INSTANCES,
+    NAME,
+    PROJECT,
+    STARTED_SECONDS,
+    post,
+    raw,
+    wait_for_http,
+    workers_of,
+)
 
 
 def metrics_of(server):
@@ -190,6 +202,43 @@ def test_settings_that_make_no_sense_are_one_sentence(start_serve, options, sett
     text = server.log.read_text()
     assert re.search(message, text), text
     assert len(text.splitlines()) == 1
+    assert text.startswith("serve: ")
+
+
+def test_ctrl_c_ends_it_as_any_other_command(start_serve, tmp_path):
+    log = tmp_path / "predictions"
+    server = start_serve(LIQUIDITY_PREDICTION_LOG=str(log))
+    assert post(f"{server.url}/invocations")[0] == 200
+    for pid in (server.pid, *workers_of(server)):  # as a terminal does
+        os.kill(pid, signal.SIGINT)
+    assert server.wait(10) == 130
+    text = server.log.read_text()
+    assert text.endswith("serve: stopped.\n"), text
+    assert "Traceback" not in text
+    assert len(log.read_text().splitlines()) == 1
+
+
+def test_a_start_imports_nothing_that_only_training_needs(model_folder):
+    """It would take seconds and megabytes of every worker; the parent needs less still."""
+    parent = "import serve.__main__"
+    worker = (
+        "import serve.worker; from liquidity.model.loading import load_checked;"
+        "load_checked(sys.argv[1]).answer_row([1e7, 1e8, 0.01, 1.0])"
+    )
+    for code, unwanted in ((parent, WORKER), (worker, TRAINING)):
+        code = f"import sys; {code}; print(*sys.modules)"
+        result = subprocess.run(
+            [sys.executable, "-c", code, model_folder],
+            cwd=PROJECT, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert not unwanted & set(result.stdout.split())
+
+
+WORKER = {"flask", "mlflow", "numpy", "prometheus_client"}
+TRAINING = {
+    "pandera", "sklearn", "matplotlib", "rich", "skops", "onnx", "dask", "distributed",
+    "liquidity.data.market", "liquidity.data.readers", "liquidity.search", "liquidity.report.style",
+}  # fmt: skip
 
 
 def test_a_port_in_use_is_one_sentence(start_serve, free_port):

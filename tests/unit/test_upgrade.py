@@ -12,7 +12,7 @@ import pytest
 import train
 from liquidity.model import gate
 from liquidity.model.loading import SAME_DAY, load_champion, load_model
-from serve import close_app, create_app
+from serve.app import close_app, create_app
 
 ARCHIVE = Path(__file__).with_name("store_of_2026_11.tar.xz")
 CHAMPION = "models:/crypto-liquidity@champion"

@@ -3,14 +3,14 @@
 import random
 import re
 import sys
-import threading
 import time
-from queue import Empty, SimpleQueue
+from contextlib import suppress
 from urllib.parse import quote
+
+from serve.background import Background
 
 PLAIN_PATH = re.compile("[!-~]*")
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-FLUSH_SECONDS = 0.05
 LONGEST = 200  # of a path or a method in the log
 # Keys of the WSGI environment that views read or set: the request's id, the version that answered,
 # and how many rows were scored, High ones and those out of range among them.
@@ -29,7 +29,7 @@ HEADERS = [
 UNCACHED = [*HEADERS, ("Cache-Control", "no-store")]
 
 
-class Access:
+class RequestLog:
     """WSGI middleware; around Flask instead of in its hooks, which would cost a row's scoring."""
 
     def __init__(self, wsgi_app, *, doors, recorder):
@@ -69,42 +69,22 @@ class Recorder:
 
     def __init__(self, metrics):
         self._metrics = metrics
-        self._queue = SimpleQueue()
-        self._one = threading.Lock()
         self._second, self._date = 0, ""
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
-        self._thread.start()
+        self._background = Background(self._write, name="recorder")
+        self.flush, self.close = self._background.flush, self._background.close
 
     def put(self, environ, door, code, seconds):
         """Queue an answered request."""
         request = environ["REQUEST_METHOD"], environ["PATH_INFO"], environ[ID]
         found = environ.get(VERSION, "-"), environ.get(SCORED)
-        self._queue.put((time.time(), door, code, seconds, *request, *found))
+        self._background.put((time.time(), door, code, seconds, *request, *found))
 
-    def flush(self):
-        """Count and log what is queued, in its order."""
-        with self._one:
-            lines = [self._record(*request) for request in iter(self._next, None)]
+    def _write(self, queued):
+        lines = [self._record(*request) for request in queued]
+        with suppress(OSError):  # who reads the log went away, or its disk is full
             if lines:
                 sys.stderr.write("".join(lines))
                 sys.stderr.flush()
-
-    def close(self):
-        """Record what is queued and end."""
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self):
-        while not self._stop.wait(FLUSH_SECONDS):
-            self.flush()
-        self.flush()
-
-    def _next(self):
-        try:
-            return self._queue.get_nowait()
-        except Empty:
-            return None
 
     def _record(self, now, door, code, seconds, method, path, request_id, version, scored):
         self._metrics.answered(door, code, seconds)

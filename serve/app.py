@@ -1,0 +1,98 @@
+"""The application: its settings, its parts and how they are wired."""
+
+from functools import partial
+
+import orjson
+from flask import Flask
+from flask.json.provider import DefaultJSONProvider
+from flask.sessions import NullSession, SessionInterface
+
+from liquidity.contract import FEATURES
+from serve import limits
+from serve.admission import admit
+from serve.api import api
+from serve.champion import Champion
+from serve.errors import register_errors
+from serve.fastlane import FastLane
+from serve.metrics import Metrics
+from serve.pages import error_page, pages
+from serve.prediction_log import PredictionLog
+from serve.request_log import Recorder, RequestLog
+from serve.settings import read_settings
+
+NOTHING = NullSession()
+
+
+def create_app(config=None, champion=None, *, fastlane=True):
+    """The application; `config` overrides LIQUIDITY_* of the environment (see serve.settings).
+
+    `champion` is a serve.champion.Champion or what behaves like one; by default it watches
+    MODEL_URI. Without `fastlane` every request goes through Flask. Raises SettingsError for
+    settings that make no sense and OSError for a prediction log that cannot be written, but
+    nothing for a registry that is away.
+    """
+    settings = read_settings(config)
+    metrics = Metrics()
+    log = PredictionLog(settings.prediction_log, FEATURES) if settings.prediction_log else None
+    champion = champion or start_champion(settings, metrics)
+    recorder = Recorder(metrics)
+
+    app = Flask(__name__)
+    app.session_interface = NoSessions()
+    app.json = Orjson(app)
+    app.url_map.merge_slashes = False  # a wrong path is 404, not a redirect
+    app.config.from_mapping(
+        MAX_CONTENT_LENGTH=limits.MAX_BYTES,
+        MAX_FORM_PARTS=limits.FORM_FIELDS,
+        MAX_FORM_MEMORY_SIZE=limits.FORM_BYTES,
+    )
+    app.extensions.update(champion=champion, metrics=metrics, prediction_log=log, recorder=recorder)
+    app.before_request(partial(admit, key=settings.api_key))
+    app.register_blueprint(api)
+    app.register_blueprint(pages)
+    register_errors(app, page=error_page)
+
+    if fastlane:
+        app.wsgi_app = FastLane(app.wsgi_app, champion=champion, log=log, key=settings.api_key)
+    doors = {rule.rule for rule in app.url_map.iter_rules()}
+    app.wsgi_app = RequestLog(app.wsgi_app, doors=doors, recorder=recorder)
+    return app
+
+
+def start_champion(settings, metrics):
+    """The champion of MODEL_URI, loaded if it can be within seconds, and watched."""
+    champion = Champion(
+        settings.model_uri,
+        refresh_seconds=settings.refresh_seconds,
+        cache_dir=settings.cache_dir,
+        on_swap=metrics.swapped,
+        on_failure=metrics.refresh_failed,
+    )
+    champion.start()
+    return champion
+
+
+def close_app(app):
+    """End the application's threads; what was not yet logged is."""
+    app.extensions["champion"].stop()
+    app.extensions["recorder"].close()
+    if log := app.extensions["prediction_log"]:
+        log.close()
+
+
+class NoSessions(SessionInterface):
+    """Nothing is remembered between requests, and no time spent on finding that out."""
+
+    def open_session(self, app, request):  # noqa: D102
+        return NOTHING
+
+    def is_null_session(self, session):  # noqa: D102
+        return True
+
+
+class Orjson(DefaultJSONProvider):
+    """JSON answers of views, written as the fast lane writes them."""
+
+    def response(self, *args, **kwargs):  # noqa: D102
+        answer = orjson.dumps(self._prepare_response_obj(args, kwargs))
+        return self._app.response_class(answer, mimetype=self.mimetype)

@@ -1,0 +1,32 @@
+"""What Granian runs in each worker process: the application behind its gateway.
+
+Its parent imports none of this: MLflow takes seconds, and prometheus_client reads the environment
+when it is imported.
+"""
+
+import logging
+import os
+import sys
+
+from liquidity.processes import exit_with_parent
+from serve.app import close_app, create_app
+from serve.gateway import Gateway
+from serve.limits import MAX_BYTES
+
+SWITCH_SECONDS = 0.0005
+
+
+def worker():
+    """The RSGI application of a worker of `python -m serve`."""
+    exit_with_parent(int(os.environ["LIQUIDITY_PARENT"]))
+    # A request lets go of the interpreter while the forest runs; a thread that writes logs or
+    # loads a model would then keep it for five milliseconds.
+    sys.setswitchinterval(SWITCH_SECONDS)
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("serve").setLevel(logging.INFO)
+    return gateway(create_app())
+
+
+def gateway(app):
+    """The application as Granian takes it; it is closed when the worker ends."""
+    return Gateway(app.wsgi_app, max_bytes=MAX_BYTES, on_stop=lambda: close_app(app))
