@@ -43,6 +43,7 @@ COLUMNS, ROW = list(GOOD), list(GOOD.values())
 # The slow tests in their short form, where minutes count.
 SHORT = os.environ.get("LIQUIDITY_SOAK") == "short"
 full_only = pytest.mark.skipif(SHORT, reason="not in the short form")
+STARTED_SECONDS = 120  # for MLflow and serve to start where others keep all cores busy
 CHROMIUM = "/usr/bin/chromium"  # Debian's
 REAL_DATA = Path(os.environ.get("LIQUIDITY_REAL_DATA", PROJECT / "../shared/data"))
 # What a browser sends that asks for a page.
@@ -125,15 +126,29 @@ def coin(number, **fields):
     }  # fmt: skip
 
 
-def wait_for_http(url, *, seconds=30):
-    """Return once `url` answers; fails after so many seconds."""
-    for _ in range(10 * seconds):
+def wait_for_http(url, server=None):
+    """Return once `url` answers with success; fails where the process `server` has ended."""
+    deadline = time.monotonic() + STARTED_SECONDS
+    while time.monotonic() < deadline:
         try:
             urllib.request.urlopen(url, timeout=1).close()
             return
         except OSError:
+            assert server is None or server.poll() is None, f"the server of {url} has ended"
             time.sleep(0.1)
-    raise AssertionError(f"{url} did not answer within {seconds} s")
+    raise AssertionError(f"{url} did not answer within {STARTED_SECONDS} s")
+
+
+def wait_for_workers(server, count):
+    """Return once so many workers of `start_serve` have said that they serve a model: any one
+    that has answers /health, and each asks the registry by itself.
+    """
+    deadline = time.monotonic() + STARTED_SECONDS
+    while time.monotonic() < deadline:
+        if server.log.read_text()[server.log_start :].count(" INFO serve: serving ") >= count:
+            return
+        time.sleep(0.05)
+    raise AssertionError(server.log.read_text()[-2000:])
 
 
 def all_runs(store):
@@ -183,7 +198,7 @@ class MlflowServer:
                 command, stdout=log, stderr=log, cwd=self._folder, start_new_session=True,
                 env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
             )  # fmt: skip
-        wait_for_http(f"{self.uri}/health", seconds=120)
+        wait_for_http(f"{self.uri}/health", self._process)
 
     def stop(self, number=signal.SIGTERM):
         if self._process:
@@ -431,7 +446,7 @@ def mlflow_scoring_server(model_folder, folder, env_manager):
             model_folder=model_folder, stdout=log, stderr=log, cwd=folder,
         )  # fmt: skip
         try:
-            wait_for_http(f"http://127.0.0.1:{port}/ping", seconds=120)
+            wait_for_http(f"http://127.0.0.1:{port}/ping", job)
             yield f"http://127.0.0.1:{port}/invocations"
         finally:
             os.killpg(job.pid, signal.SIGTERM)
