@@ -9,11 +9,11 @@ search: the forest is the one in the middle of the default grid.
 import argparse
 import os
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from benchmarks.servers import PROJECT
 from liquidity.contract import DATE, EPSILON, FORECAST_FEATURES, TARGET
 from liquidity.data.market import read_market
 from liquidity.forecast import baselines, skill
@@ -23,7 +23,7 @@ from liquidity.model.model import EW7
 from liquidity.search.pipeline import build_pipeline, fit_pipeline, with_forest_params
 from liquidity.tasks import forecast
 
-REAL_DATA = os.environ.get("LIQUIDITY_REAL_DATA", PROJECT.parent / "shared/data")
+REAL_DATA = os.environ.get("LIQUIDITY_REAL_DATA", Path(__file__).parents[2] / "shared/data")
 PANEL = f"{REAL_DATA}/panel/*.parquet"
 FOREST = {"n_estimators": 100, "min_samples_leaf": 50, "max_features": 0.4}
 SHOWN = (

@@ -437,12 +437,12 @@ def mlflow_models(*arguments, model_folder, **options):
 
 
 @contextmanager
-def mlflow_scoring_server(model_folder, folder, env_manager):
+def mlflow_scoring_server(model_folder, folder, env_manager, *, uri=CHAMPION):
     """MLflow's own server of that model; yields the address of its door for scores."""
     port = free_port_number()
     with open(folder / "log", "w") as log:
         job = mlflow_models(
-            "serve", "-m", CHAMPION, "--env-manager", env_manager, "--port", port,
+            "serve", "-m", uri, "--env-manager", env_manager, "--port", port,
             model_folder=model_folder, stdout=log, stderr=log, cwd=folder,
         )  # fmt: skip
         try:

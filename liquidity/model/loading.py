@@ -79,7 +79,7 @@ SAME_DAY = Kind(
     params={"threshold": "double"},
     code={
         "e45dbe93e3515b1ebdf604654e3ff3da8849c259d1cd5c976e9a4c69b7274937": 2,
-        "4f3bf50694a6dcbf18e049d1eaf394eec4353c730631961e3099f9de9332a55f": 3,
+        "c8539d53a13c76811459eec9ff63abb0cdb367a29b72bcf86afdffaf241c44ee": 3,
     },
 )
 FORECAST = Kind(
@@ -87,7 +87,7 @@ FORECAST = Kind(
     optional={CHANGE_1H: "double", COIN: "string", DATE: "string"},
     outputs=SCORES | {"p_high": "double", "days_used": "long"},
     params={"threshold": "double"},
-    code={"4f3bf50694a6dcbf18e049d1eaf394eec4353c730631961e3099f9de9332a55f": 3},
+    code={"c8539d53a13c76811459eec9ff63abb0cdb367a29b72bcf86afdffaf241c44ee": 3},
 )
 KINDS = {"same-day": SAME_DAY, "forecast": FORECAST}
 

@@ -20,10 +20,14 @@ as a stream in blocks of any size. Training takes them from here. Three rules ke
 import hashlib
 import json
 import math
+import os
 import re
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+
+# ONNX Runtime collects usage data by default, and writes them into the user's home.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import numpy as np
 import onnxruntime

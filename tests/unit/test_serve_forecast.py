@@ -7,7 +7,7 @@ import time
 import mlflow
 import pandas as pd
 import pytest
-from support import standing_app, use_copy
+from support import mlflow_scoring_server, post, standing_app, use_copy
 
 from serve.app import close_app, create_app
 
@@ -174,3 +174,26 @@ def test_a_broken_horizon_leaves_the_others(forecasts, monkeypatch, tmp_path, da
             assert [each["horizon"] for each in answer["forecasts"]] == [1, 7]
         finally:
             close_app(app)
+
+
+def test_mlflows_own_server_answers_as_a_frame_is(forecasts, panel, tmp_path):
+    frame = panel[0].tail(200)[COLUMNS].reset_index(drop=True)
+    with mlflow_scoring_server(forecasts / "x", tmp_path, "local", uri=URI) as url:
+        for columns in (COLUMNS, NUMBERS):
+            rows = frame[columns]
+            records = json.loads(rows.to_json(orient="records"))
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{forecasts}/mlflow.db")
+                expected = mlflow.pyfunc.load_model(URI).predict(rows)
+            split = {"columns": columns, "data": [list(row.values()) for row in records]}
+            for body, kind in (
+                ({"dataframe_records": records}, "application/json"),
+                ({"dataframe_split": split}, "application/json"),
+                (rows.to_csv(index=False), "text/csv"),
+            ):
+                status, answer = post(url, body, kind)
+                assert status == 200, answer
+                got = pd.DataFrame(answer["predictions"])
+                pd.testing.assert_frame_equal(
+                    got[list(expected)], expected, rtol=1e-9, check_dtype=False
+                )
