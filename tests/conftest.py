@@ -120,7 +120,7 @@ def model(model_folder):
 @pytest.fixture(scope="session")
 def inner(model):
     """The model itself, without MLflow around it."""
-    return model.unwrap_python_model()
+    return model.unwrap_python_model().scorer
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ def block(*rows, **own):
 
 
 def test_rows_come_back_in_order_with_their_own_cells_and_the_models_scores(model, sample_table):
-    inner = model.unwrap_python_model()
+    inner = model.unwrap_python_model().scorer
     frame = sample_table[["coin", *FEATURES]].astype(str)
     scored = score_rows(inner, pa.Table.from_pandas(frame, preserve_index=False)).to_pandas()
     assert list(scored) == ["coin", *FEATURES, *SCORES]
@@ -47,7 +47,7 @@ def test_rows_come_back_in_order_with_their_own_cells_and_the_models_scores(mode
 
 
 def test_a_row_that_breaks_rules_has_an_error_that_names_them_and_no_scores(model):
-    inner = model.unwrap_python_model()
+    inner = model.unwrap_python_model().scorer
     table = block({}, {"mkt_cap": "0", "price": "-1"}, {"1h": ""}, {"price": "dear"}, {})
     scored = score_rows(inner, table).to_pylist()
     assert [row["error"] for row in scored] == [
@@ -64,7 +64,7 @@ def test_a_row_that_breaks_rules_has_an_error_that_names_them_and_no_scores(mode
 
 
 def test_a_block_without_one_good_row_has_the_same_columns(model):
-    inner = model.unwrap_python_model()
+    inner = model.unwrap_python_model().scorer
     scored = score_rows(inner, block({"price": "x"}))
     assert scored.schema == score_rows(inner, block({})).schema
     assert score_rows(inner, block({}).slice(0, 0)).schema == scored.schema
@@ -74,7 +74,7 @@ def test_a_block_without_one_good_row_has_the_same_columns(model):
     "price", ["1.0", " 1 ", "$1.00", "+1", pa.scalar(1), pa.scalar(1.0, pa.float32())]
 )
 def test_a_number_counts_however_it_is_written(model, price):
-    inner = model.unwrap_python_model()
+    inner = model.unwrap_python_model().scorer
     (expected,) = model.predict(pd.DataFrame([GOOD]))["liquidity"]
     table = block({}).drop_columns("price").append_column("price", pa.array([price]))
     assert score_rows(inner, table)["liquidity"].to_pylist() == [expected]
@@ -82,7 +82,7 @@ def test_a_number_counts_however_it_is_written(model, price):
 
 @pytest.mark.parametrize("price", ["--", "nan", "inf", "1e400", True, None, float("nan")])
 def test_what_is_no_finite_number_is_an_error_however_it_is_written(model, price):
-    inner = model.unwrap_python_model()
+    inner = model.unwrap_python_model().scorer
     table = block({}).drop_columns("price").append_column("price", pa.array([price]))
     (error,) = score_rows(inner, table)["error"].to_pylist()
     assert error.startswith("column price: expected a finite number >= 0")
@@ -92,7 +92,7 @@ def test_what_is_no_finite_number_is_an_error_however_it_is_written(model, price
 def test_padded_headers_and_the_alias_are_found_and_stay_as_they_stood(model):
     names = [" mkt_cap ", "volume", "1h", "price"]
     table = block({}).select(["mkt_cap", "24h_volume", "1h", "price"]).rename_columns(names)
-    scored = score_rows(model.unwrap_python_model(), table)
+    scored = score_rows(model.unwrap_python_model().scorer, table)
     assert scored.column_names == [*names, *SCORES]
     assert scored["error"].to_pylist() == [None]
 
@@ -117,11 +117,11 @@ def test_a_column_named_like_a_score_is_kept_under_another_name(inner):
 def test_a_missing_or_repeated_column_is_said(model, names, message):
     table = pa.table([["1"]] * len(names), names=names)
     with pytest.raises(MarketDataError, match=message):
-        score_rows(model.unwrap_python_model(), table)
+        score_rows(model.unwrap_python_model().scorer, table)
 
 
 def test_the_threshold_can_be_given(model):
-    inner = model.unwrap_python_model()
+    inner = model.unwrap_python_model().scorer
     levels = [score_rows(inner, block({}), threshold=t)["level"].to_pylist() for t in (0.0, 1e9)]
     assert levels == [["High"], ["Low"]]
 
