@@ -74,6 +74,7 @@ def test_the_table_keeps_its_sets_with_an_embargo_between_them(use, tmp_path):
     assert row["liquidity"] == pytest.approx((later["24h_volume"] / later["mkt_cap"]).item())
 
 
+@pytest.mark.soak
 def test_a_list_goes_on_with_the_horizon_that_was_interrupted(store, panel, monkeypatch, tmp_path):
     arguments = ["--data", str(panel[1]), "--horizon", "1,7", *SMALL_FORECAST]
     register = train.registry.register

@@ -16,15 +16,17 @@ COLUMNS = [*NUMBERS, "coin", "date"]
 URI = "models:/crypto-liquidity-7d@champion"
 
 
-@pytest.fixture
-def app(forecasts, monkeypatch, tmp_path):
+@pytest.fixture(scope="module")
+def app(forecasts, tmp_path_factory):
     """A server whose model is the forecast of 7 days, beside the forecasts that there are."""
-    monkeypatch.chdir(forecasts)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{forecasts}/mlflow.db")
-    app = create_app({"MODEL_URI": URI, "CACHE_DIR": str(tmp_path), "REFRESH_SECONDS": "0.2"})
-    wait_for_forecasts(app, 2)
-    yield app
-    close_app(app)
+    cache = str(tmp_path_factory.mktemp("cache"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(forecasts)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{forecasts}/mlflow.db")
+        app = create_app({"MODEL_URI": URI, "CACHE_DIR": cache, "REFRESH_SECONDS": "0.2"})
+        wait_for_forecasts(app, 2)
+        yield app
+        close_app(app)
 
 
 def wait_for_forecasts(app, count):
@@ -176,6 +178,7 @@ def test_a_broken_horizon_leaves_the_others(forecasts, monkeypatch, tmp_path, da
             close_app(app)
 
 
+@pytest.mark.soak
 def test_mlflows_own_server_answers_as_a_frame_is(forecasts, panel, tmp_path):
     frame = panel[0].tail(200)[COLUMNS].reset_index(drop=True)
     with mlflow_scoring_server(forecasts / "x", tmp_path, "local", uri=URI) as url:
