@@ -13,9 +13,7 @@ from liquidity.command import Parser, run, share, share_or_all, whole_number
 from liquidity.contract import MODEL_NAME
 from liquidity.data.market import read_market, trim_outliers
 from liquidity.data.table import build_table, digest, inputs_and_target
-from liquidity.executors import LOCAL
-from liquidity.executors.dask import TRAINING, cluster_executor
-from liquidity.executors.local import local_executor
+from liquidity.executors import add_scheduler_option, workers
 from liquidity.model.gate import PROMOTE, decide
 from liquidity.model.packaging import log_model
 from liquidity.progress import elapsed_time
@@ -24,7 +22,7 @@ from liquidity.runs import tracking, training_log
 from liquidity.runs.records import SEARCH_KEY
 from liquidity.runs.recovery import find_finished
 from liquidity.runs.store import check_store, quieten_mlflow
-from liquidity.search.grid import best_trial, candidates, search, search_key
+from liquidity.search.grid import best_trial, candidates, fit_fold, search, search_key
 from liquidity.search.pipeline import (
     PARAM_GRID,
     build_pipeline,
@@ -69,7 +67,7 @@ def train(args, console):
         "scikit_learn_version": sklearn.__version__,
     }
     with (
-        workers(args.scheduler, args.n_jobs, console) as executor,
+        workers(args.scheduler, fit_fold, n_jobs=args.n_jobs, console=console) as executor,
         tracking.parent_run(experiment=args.experiment, params=args.logged, tags=tags) as parent,
     ):
         training_log.log_data(table, cleaning, source=args.data)
@@ -101,13 +99,6 @@ def train(args, console):
             )
             version = registry.register(model_uri, decision, name=args.model_name)
     print_summary(console, trials, metrics, decision, name=args.model_name, version=version)
-
-
-def workers(scheduler, n_jobs, console):
-    """The executor that the folds run on: this machine's processes or a cluster's."""
-    if scheduler == LOCAL:
-        return local_executor(n_jobs)
-    return cluster_executor(scheduler, module=search.__module__, packages=TRAINING, console=console)
 
 
 def read_table(data, *, outliers):
@@ -142,7 +133,7 @@ def parse_arguments(argv):
     add("--max-samples", type=share_or_all, default=1.0, help="share of rows that each tree draws")
     add("--random-state", type=whole_number(0), default=42)
     add("--n-jobs", type=whole_number(-1), default=-1, help="worker processes; -1: one per core")
-    add("--scheduler", default=LOCAL, help="a Dask scheduler's address, tcp://HOST:8786")
+    add_scheduler_option(parser)
     add("--promote", choices=PROMOTE, default="auto")
     add("--resume", choices=("auto", "never"), default="auto", help="never: fit everything afresh")
     add("--experiment", default=EXPERIMENT, help="not used under `mlflow run`")

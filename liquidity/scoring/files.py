@@ -90,11 +90,6 @@ def _in_threads(function, items, threads):
             pool.shutdown(cancel_futures=True)
 
 
-def unscored(scored):
-    """How many rows of a scored block have no score."""
-    return len(scored) - scored["error"].null_count
-
-
 def find_columns(names, needed, source):
     """Positions of the columns `needed` of the file `source`; raises MarketDataError."""
     try:
