@@ -40,7 +40,7 @@ bench-quick: .venv/ready
 pins:
 	sed -i "1s/sha256 .*/sha256 $$(sha256sum requirements.txt | cut -d' ' -f1)/" conda.yaml
 
-.venv/ready: requirements.txt requirements-dev.txt
+.venv/ready: requirements.txt requirements-cluster.txt requirements-dev.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet uv==$$(sed -n 's/^uv==//p' requirements-dev.txt)
 	VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip install --quiet --compile-bytecode -r requirements-dev.txt

@@ -14,9 +14,7 @@ from liquidity.contract import FORECAST_FEATURES, LONGEST_HORIZON, MODEL_NAME, r
 from liquidity.data.market import REQUIRED, read_market, trim_outliers
 from liquidity.data.table import digest
 from liquidity.errors import SettingsError
-from liquidity.executors import LOCAL
-from liquidity.executors.dask import TRAINING, cluster_executor
-from liquidity.executors.local import local_executor
+from liquidity.executors import add_scheduler_option, workers
 from liquidity.model.gate import PROMOTE, decide
 from liquidity.model.packaging import log_model
 from liquidity.progress import elapsed_time
@@ -25,7 +23,7 @@ from liquidity.runs import tracking, training_log
 from liquidity.runs.records import HORIZON, SEARCH_KEY
 from liquidity.runs.recovery import find_finished, finished_before
 from liquidity.runs.store import check_store, quieten_mlflow
-from liquidity.search.grid import best_trial, candidates, search, search_key
+from liquidity.search.grid import best_trial, candidates, fit_fold, search, search_key
 from liquidity.search.pipeline import (
     PARAMS,
     build_pipeline,
@@ -86,7 +84,7 @@ def train_task(task, cleaning, args, console, *, outer=None):
         **{f"resolved.{setting}": str(value) for setting, value in settings.items()},
     }
     with (
-        workers(args.scheduler, args.n_jobs, console) as executor,
+        workers(args.scheduler, fit_fold, n_jobs=args.n_jobs, console=console) as executor,
         tracking.parent_run(
             experiment=args.experiment, params=args.logged, tags=tags, outer=outer
         ) as parent,
@@ -136,13 +134,6 @@ def train_task(task, cleaning, args, console, *, outer=None):
     print_summary(console, trials, task.summary(metrics), decision, name=name, version=version)
 
 
-def workers(scheduler, n_jobs, console):
-    """The executor that the folds run on: this machine's processes or a cluster's."""
-    if scheduler == LOCAL:
-        return local_executor(n_jobs)
-    return cluster_executor(scheduler, module=search.__module__, packages=TRAINING, console=console)
-
-
 def read_data(args):
     """The checked market frame, and what cleaning left out."""
     required = REQUIRED if 0 in args.horizons else FORECAST_FEATURES
@@ -189,7 +180,7 @@ def parse_arguments(argv):
     add("--max-samples", type=auto_or(share_or_all), default=AUTO, help="share of rows of a tree")
     add("--random-state", type=whole_number(0), default=42)
     add("--n-jobs", type=whole_number(-1), default=-1, help="worker processes; -1: one per core")
-    add("--scheduler", default=LOCAL, help="a Dask scheduler's address, tcp://HOST:8786")
+    add_scheduler_option(parser)
     add("--promote", choices=PROMOTE, default="auto")
     add("--resume", choices=("auto", "never"), default="auto", help="never: fit everything afresh")
     add("--experiment", default=EXPERIMENT, help="not used under `mlflow run`")

@@ -1,6 +1,5 @@
 """The same search and the same files on a Dask cluster of this machine and without one."""
 
-import os
 import sys
 import time
 from contextlib import contextmanager, suppress
@@ -12,9 +11,9 @@ from benchmarks.measure import apart, process, run
 from benchmarks.model import use_models, write_market
 from benchmarks.search import run_search, store_copies, training_rows
 from benchmarks.servers import free_port
-from liquidity.executors import LOCAL
+from liquidity.executors import LOCAL, workers
+from liquidity.search.grid import fit_fold
 from liquidity.search.pipeline import PARAM_GRID
-from train import workers
 
 HERE, DASK = "this machine, n_jobs=2", "Dask, one-thread workers"
 SCORE_HERE, SCORE_DASK = "scoring on this machine", "scoring on Dask, 2 workers"
@@ -71,7 +70,7 @@ def seconds_of_search(address, quick):
     X, y, folds = training_rows()
     grid = PARAM_GRID | ({"n_estimators": [5, 10, 15]} if quick else {})
     started = time.perf_counter()
-    with workers(address, 2, Console(quiet=True)) as executor:
+    with workers(address, fit_fold, n_jobs=2, console=Console(quiet=True)) as executor:
         _, scores = run_search(X, y, folds, grid, executor, on_trial=lambda trial: None)
         seconds = time.perf_counter() - started
     return {"seconds": seconds, "scores": list(scores)}
@@ -91,9 +90,8 @@ def dask_cluster(folder, workers):
     port = free_port()
     address, place = f"tcp://127.0.0.1:{port}", folder / f"dask-{workers}"
     place.mkdir(exist_ok=True)
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     with (place / "log").open("w") as log:
-        options = {"cwd": place, "env": environment, "stdout": log, "stderr": log}
+        options = {"cwd": place, "stdout": log, "stderr": log}
         with process([sys.executable, "-m", "dask", "scheduler", "--host", "127.0.0.1", "--port",
                       port, "--no-dashboard"], **options):  # fmt: skip
             command = [sys.executable, "-m", "dask", "worker", address, "--nthreads", "1",

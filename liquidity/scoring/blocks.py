@@ -128,6 +128,11 @@ def add_scores(model, table, X, positions, *, threshold=None, history=None):
     return table.rename_columns(names)
 
 
+def unscored(scored):
+    """How many rows of a scored block have no score."""
+    return len(scored) - scored["error"].null_count
+
+
 def output_names(names, scores):
     """The names of a scored block's columns; no score hides a column that the input has."""
     taken = {*names, *scores}

@@ -109,11 +109,6 @@ def _in_threads(function, items, threads):
             pool.shutdown(cancel_futures=True)
 
 
-def unscored(scored):
-    """How many rows of a scored block have no score."""
-    return len(scored) - scored["error"].null_count
-
-
 def read_history(model, source, history):
     """Take up the days of a file whose output is there already."""
     opened = open_source(source)

@@ -12,10 +12,11 @@ from liquidity.command import Parser, run, whole_number
 from liquidity.contract import CHAMPION_URI, COIN
 from liquidity.data.readers import column_name
 from liquidity.errors import MarketDataError, SettingsError
-from liquidity.executors import LOCAL
+from liquidity.executors import LOCAL, add_scheduler_option
 from liquidity.model.loading import fetched_model
 from liquidity.progress import rows_progress
 from liquidity.runs.store import check_store, quieten_mlflow
+from liquidity.scoring.blocks import unscored
 from liquidity.scoring.files import (
     SUFFIXES,
     find_columns,
@@ -23,7 +24,6 @@ from liquidity.scoring.files import (
     read_history,
     refuse_existing,
     score_file,
-    unscored,
 )
 from liquidity.scoring.history import History
 from liquidity.scoring.remote import score_on_cluster
@@ -54,9 +54,7 @@ def parse_arguments(argv):
     parser.add_argument(
         "--top", type=whole_number(0), default=0, help="show and draw so many of both ends (0)"
     )
-    parser.add_argument(
-        "--scheduler", default=LOCAL, help="a Dask scheduler's address, tcp://HOST:8786"
-    )
+    add_scheduler_option(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
     return parser.parse_args(argv)
 
@@ -78,15 +76,15 @@ def score(args, console):
         with fetched_model(args.model_uri) as (model, folder):
             check_headers(missing, [*model.features, COIN] if args.top else model.features)
             if args.scheduler == LOCAL:
-                run = partial(score_here, model, jobs, overwrite=args.overwrite)
+                way = partial(score_here, model, jobs, overwrite=args.overwrite)
             elif model.optional:
                 raise SettingsError(
                     "--scheduler: a forecast reads files one after the other, for the days before "
                     "each row: leave it out."
                 )
             else:
-                run = partial(score_on_cluster, args.scheduler, folder, console=console)
-            score_files(missing, run, console)
+                way = partial(score_on_cluster, args.scheduler, folder, console=console)
+            score_files(missing, way, console)
             coverage = model.metadata["interval"]["coverage"]
     if args.top:
         show_ranking([output for _, output in jobs], args.top, console, coverage=coverage)
@@ -130,10 +128,10 @@ def check_headers(jobs, needed):
         find_columns(open_source(source).names, needed, source)
 
 
-def score_files(jobs, run, console):
-    """Score each (input file, output file) of `jobs` by `run(jobs, count)`, with progress.
+def score_files(jobs, way, console):
+    """Score each (input file, output file) of `jobs` by `way(jobs, count)`, with progress.
 
-    `run` calls `count` with bytes of input, rows and rows without a score that came to be done.
+    `way` calls `count` with bytes of input, rows and rows without a score that came to be done.
     """
     done = rows = errors = 0
     total = sum(source.stat().st_size for source, _ in jobs)
@@ -144,10 +142,10 @@ def score_files(jobs, run, console):
             done, rows, errors = done + new_bytes, rows + new_rows, errors + new_errors
             reach(done, rows)
 
-        run(jobs, count)
+        way(jobs, count)
     where = jobs[0][1] if len(jobs) == 1 else f"{len(jobs)} files in {jobs[0][1].parent}"
-    unscored = f"; {errors:,} without a score, whose column error says why" if errors else ""
-    console.print(f"{rows:,} rows written to {where}{unscored}.", highlight=False, soft_wrap=True)
+    rest = f"; {errors:,} without a score, whose column error says why" if errors else ""
+    console.print(f"{rows:,} rows written to {where}{rest}.", highlight=False, soft_wrap=True)
 
 
 def score_here(model, jobs, missing, count, *, overwrite):

@@ -1,15 +1,17 @@
 """Files scored by a Dask cluster's workers; the model is sent to them."""
 
+import os
 import threading
 from concurrent.futures import as_completed
 from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryDirectory
 
-from liquidity.errors import MarketDataError
-from liquidity.executors import dask as cluster
+from liquidity.errors import ClusterError, MarketDataError
+from liquidity.executors import workers
 from liquidity.model import loading
 from liquidity.runs.store import quieten_mlflow
-from liquidity.scoring.files import score_file, unscored
+from liquidity.scoring.blocks import unscored
+from liquidity.scoring.files import score_file
 
 
 def score_on_cluster(address, folder, jobs, count, *, console):
@@ -19,26 +21,46 @@ def score_on_cluster(address, folder, jobs, count, *, console):
     jobs = [(source.resolve(), target.resolve()) for source, target in jobs]
     outputs = jobs[0][1].parent
     with (
-        cluster.cluster_executor(
-            address, module=__name__, packages=cluster.SCORING, console=console
-        ) as executor,
+        workers(address, score_sent, console=console) as executor,
         # Whoever sees this file has the same folder; when the job ends, it ends what still runs.
         NamedTemporaryFile(prefix=".scoring-", dir=outputs) as marker,
     ):
         running = Path(marker.name)
         running.chmod(0o644)  # workers may be another user's
-        executor.check_paths([running, *(source for source, _ in jobs)], [outputs])
-        files = executor.send({name: Path(folder, name).read_bytes() for name in loading.FILES})
-        futures = {
-            executor.submit(score_sent, files, source, target, running): source
+        check_paths(executor, [running, *(source for source, _ in jobs)], outputs)
+        files = {name: Path(folder, name).read_bytes() for name in loading.FILES}
+        futures = [
+            executor.submit(score_sent, files, source=source, target=target, running=running)
             for source, target in jobs
-        }
+        ]
         for future in as_completed(futures):
-            count(futures[future].stat().st_size, *future.result())
+            count(*future.result())
 
 
-def score_sent(files, source, target, running):
-    """On a cluster's worker: score a file by the model in `files`; the rows, and the unscored.
+def check_paths(executor, files, folder):
+    """Raise ClusterError where a worker does not have these files, or cannot write in `folder`."""
+    sizes = {file: file.stat().st_size for file in files}
+    for worker, path in executor.on_every_worker(first_unseen, sizes, folder).items():
+        if path:
+            raise ClusterError(
+                f"Worker {worker} does not have {path} as this machine has it: put input and "
+                "output where all workers can read and write them under the same path, or score "
+                "without a scheduler."
+            )
+
+
+def first_unseen(sizes, folder):
+    """On a worker: the first file that is not there in its size, the folder if it cannot be
+    written to, or None.
+    """
+    for path, size in sizes.items():
+        if not os.access(path, os.R_OK) or path.stat().st_size != size:
+            return path
+    return None if os.access(folder, os.W_OK) else folder
+
+
+def score_sent(files, *, source, target, running):
+    """On a worker: score a file by the model in `files`; its bytes, rows and unscored rows.
 
     An output that exists was asked to be replaced, or is by a worker that died before it said so.
     """
@@ -52,7 +74,7 @@ def score_sent(files, source, target, running):
 
     # A worker has as many of these at once as it has threads.
     score_file(_model_of(files), source, target, overwrite=True, threads=1, on_block=on_block)
-    return rows, errors
+    return source.stat().st_size, rows, errors
 
 
 def _model_of(files):

@@ -73,13 +73,13 @@ def search(pipeline, X, y, *, param_grid, folds, executor, on_trial, finished=()
     futures = {
         executor.submit(
             fit_fold,
-            with_forest_params(pipeline, **_largest(points)),
             X,
             y,
             train,
             test,
+            offset,
+            pipeline=with_forest_params(pipeline, **_largest(points)),
             sizes=sorted(point[SIZE] for point in points),
-            offset=offset,
         ): (group, number)
         for group, points in missing.items()
         for number, (train, test) in enumerate(folds)
@@ -104,8 +104,8 @@ def search(pipeline, X, y, *, param_grid, folds, executor, on_trial, finished=()
     return [trials[_key(params)] for params in candidates(param_grid)]
 
 
-def fit_fold(pipeline, X, y, train, test, *, sizes, offset=None):
-    """Fit on `train` and score r2 on `test` for the forest's first `sizes` trees (ascending).
+def fit_fold(X, y, train, test, offset=None, *, pipeline, sizes):
+    """Fit `pipeline` on `train`, score r2 on `test` for its first `sizes` trees (ascending).
 
     r2 is that of y + `offset` where there is one. Returns `({size: r2}, seconds of fitting)`. Sums
     and casts are those of RandomForestRegressor.predict, in its order, so that not even the last

@@ -1,4 +1,4 @@
-"""The same jobs on a Dask cluster of real processes, which know nothing of this project.
+"""The same jobs on a Dask cluster of real processes; workers have this project, the scheduler not.
 
 Slow, so `make soak-cluster` runs it.
 """
@@ -31,7 +31,8 @@ from support import (
 )
 
 from liquidity.errors import ClusterError
-from liquidity.executors.dask import TRAINING, cluster_executor
+from liquidity.executors.dask import cluster_executor
+from liquidity.search.grid import fit_fold
 
 pytestmark = pytest.mark.cluster
 GRID = ["--data", str(SAMPLE), "--n-estimators", "10,20,30", "--cv", "3"]
@@ -39,28 +40,34 @@ AFTERWARDS = "Finished trials are kept: the same command goes on from them."
 
 
 class Cluster:
-    """`dask scheduler` and `dask worker`s of one thread, started in a folder of their own."""
+    """`dask scheduler` and `dask worker`s of one thread, started in a folder of their own.
 
-    def __init__(self, folder, **environment):
+    The scheduler runs where neither this project nor scikit-learn can be imported.
+    """
+
+    def __init__(self, folder):
+        bare = without(folder / "bare", "sklearn")
         self.folder = folder
         self.address = f"tcp://127.0.0.1:{free_port_number()}"
         self.workers = []
         self.scheduler = self._start("scheduler", "--host", "127.0.0.1", "--port",
-                                     self.address.rpartition(":")[2], **environment)  # fmt: skip
+                                     self.address.rpartition(":")[2], paths=[bare])  # fmt: skip
 
-    def add_worker(self, before=(), **environment):
-        """Start a worker, by the command `before` if there is one."""
+    def add_worker(self, *paths, before=()):
+        """Start a worker that imports from `paths`, by the command `before` if there is one."""
         folder = self.folder / str(len(self.workers))
         options = ["--nthreads", "1", "--local-directory", str(folder)]
-        worker = self._start("worker", self.address, *options, before=before, **environment)
+        worker = self._start(
+            "worker", self.address, *options, before=before, paths=paths or [PROJECT]
+        )
         self.workers.append(worker)
 
-    def _start(self, *command, before=(), **environment):
-        inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    def _start(self, *command, paths, before=()):
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths))}
         with (self.folder / "log").open("a") as log:
             return subprocess.Popen(
                 [*before, sys.executable, "-m", "dask", *command, "--no-dashboard"],
-                cwd=self.folder, env=inherited | environment, stdout=log, stderr=log,
+                cwd=self.folder, env=environment, stdout=log, stderr=log,
                 start_new_session=True,
             )  # fmt: skip
 
@@ -82,13 +89,13 @@ class Cluster:
 
 @pytest.fixture
 def make_cluster(tmp_path):
-    """Start a cluster of so many workers, its scheduler in an environment."""
+    """Start a cluster of so many workers."""
     made = []
 
-    def make(workers, **environment):
+    def make(workers):
         folder = tmp_path / f"cluster-{len(made)}"
         folder.mkdir(exist_ok=True)
-        made.append(Cluster(folder, **environment))
+        made.append(Cluster(folder))
         for _ in range(workers):
             made[-1].add_worker()
         if workers:
@@ -203,59 +210,116 @@ def test_what_is_no_cluster_is_one_sentence(store, make_cluster, tmp_path):
 
 def test_workers_with_other_packages_are_named_with_them(store, make_cluster, tmp_path):
     cluster_ = make_cluster(0)
-    cluster_.add_worker(**with_version_1(cluster_.folder / "old", "scikit-learn"))
+    cluster_.add_worker(with_version_1(cluster_.folder / "old", "scikit-learn"), PROJECT)
     cluster_.wait(1)
     said = refused(tmp_path, cluster_.address)
     assert "cannot do what this machine does: worker tcp://127.0.0.1:" in said
-    assert "has scikit-learn 1.0 (here 1." in said
+    assert re.search(r"has scikit-learn 1\.0 \(here 1\.\S+\)\. Run pip install", said)
+
+
+def test_workers_without_this_project_or_with_other_code_are_named(store, make_cluster, tmp_path):
+    other = other_code(tmp_path / "other")
+    cluster_ = make_cluster(0)
+    cluster_.add_worker(tmp_path)
+    cluster_.add_worker(other)
+    cluster_.wait(2)
+    said = refused(tmp_path, cluster_.address)
+    assert re.search(r"worker tcp://\S+ cannot import this project: .*No module named", said)
+    code = r"crypto-liquidity code \w{12} \(here \w{12}\)"
+    assert re.search(rf"worker tcp://\S+ has {code}", said)
+    assert said.endswith(
+        "Run pip install '.[cluster]' in the same version of this project on every machine, and "
+        "restart what runs there."
+    )
+
+
+def test_code_that_changes_under_a_worker_is_told(store, make_cluster, tmp_path):
+    """A worker that has loaded the code before would go on with the old one."""
+    other = other_code(tmp_path / "other")
+    cluster_ = make_cluster(0)
+    cluster_.add_worker(other)
+    cluster_.wait(1)
+    job = Job(tmp_path, *SMALL, "--scheduler", cluster_.address)
+    finish(job.start(other / "train.py", *job.options))
+    changed = other / "liquidity/contract.py"
+    changed.write_text(f"{changed.read_text()}# changed\n")
+    output, _ = job.start(other / "train.py", *job.options).communicate(timeout=90)
+    assert "has crypto-liquidity code " in output
+    # A job that began with the code that the worker began with, while the disk has another.
+    old = other_code(tmp_path / "old")
+    output, _ = job.start(old / "train.py", *job.options).communicate(timeout=90)
+    assert "was started before its crypto-liquidity code changed" in output
+
+
+LATE = {
+    "other packages": r"worker tcp://\S+ has scipy 1\.0 \(here 1\.\S+\)",
+    "other code": r"worker tcp://\S+ has crypto-liquidity code \w{12} \(here \w{12}\)",
+    "no project": r"a worker that came later cannot import this project: .* 'liquidity'",
+}
 
 
 @full_only
-def test_a_worker_with_other_packages_that_comes_later_computes_nothing(
-    store, make_cluster, tmp_path
+@pytest.mark.parametrize("wrong", LATE)
+def test_a_worker_that_is_wrong_and_comes_later_computes_nothing(
+    store, make_cluster, tmp_path, wrong
 ):
     one = make_cluster(1)
     job = Job(tmp_path, *GRID[:2], "--n-estimators", "100,200,300", "--scheduler", one.address)
     process = job.start()
     wait_for_trials(job, 1)
-    one.add_worker(**with_version_1(one.folder / "other", "scipy"))
+    one.add_worker(*{
+        "other packages": (with_version_1(one.folder / "other", "scipy"), PROJECT),
+        "other code": (other_code(one.folder / "code"),),
+        "no project": (tmp_path,),
+    }[wrong])  # fmt: skip
     one.wait(2)
     one.kill(one.workers[0])
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "Traceback" not in output
-    assert re.search(r"failed: worker tcp://\S+ has scipy 1\.0, expected 1\.", output)
+    assert re.search(rf"failed: {LATE[wrong]}\. Run pip install", output)
     assert output.endswith(f"{AFTERWARDS}\n")
 
 
+def other_code(folder):
+    """A copy of this project whose search scores everything alike."""
+    shutil.copytree(PROJECT / "liquidity", folder / "liquidity")
+    shutil.copy(PROJECT / "train.py", folder)
+    searching = folder / "liquidity/search/grid.py"
+    code = searching.read_text()
+    assert "float(r2_score(y[test] + offset, total / count + offset))" in code
+    searching.write_text(
+        code.replace("float(r2_score(y[test] + offset, total / count + offset))", "0.125")
+    )
+    return folder
+
+
 def with_version_1(folder, package):
-    """An environment in which `package` claims to be of version 1.0."""
+    """A path on which `package` claims to be of version 1.0."""
     info = folder / f"{package.replace('-', '_')}-1.0.dist-info"
     info.mkdir(parents=True)
     info.joinpath("METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
-    return {"PYTHONPATH": str(folder)}
+    return folder
 
 
 def without(folder, package):
-    """An environment in which `package` cannot be imported."""
+    """A path on which `package` cannot be imported."""
     (folder / package).mkdir(parents=True)
     (folder / package / "__init__.py").write_text(f"raise ImportError('no {package} here')\n")
-    return {"PYTHONPATH": str(folder)}
+    return folder
 
 
-def test_a_scheduler_needs_dask_alone_and_a_worker_what_the_job_imports(
-    champion, make_cluster, tmp_path
-):
-    cluster_ = make_cluster(0, **without(tmp_path / "cluster-0/bare", "sklearn"))
-    cluster_.add_worker(**without(cluster_.folder / "less", "pandera"))
+def test_a_worker_that_cannot_import_what_a_job_needs_is_named(champion, make_cluster, tmp_path):
+    cluster_ = make_cluster(0)
+    cluster_.add_worker(without(cluster_.folder / "less", "mlflow"), PROJECT)
     cluster_.wait(1)
-    Job(tmp_path, *SMALL, "--scheduler", cluster_.address).run()  # trains without pandera
+    Job(tmp_path, *SMALL, "--scheduler", cluster_.address).run()  # trains without mlflow
     for folder in ("in", "out"):
         (tmp_path / folder).mkdir()
     shutil.copy(SAMPLE, tmp_path / "in")
     done = score(tmp_path, "out", "--scheduler", cluster_.address)
     assert done.returncode == 2
-    assert "cannot import what is needed: no pandera here. Install the same" in done.stderr
+    assert "cannot import what is needed: no mlflow here. Run pip install" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not list((tmp_path / "out").iterdir())
 
@@ -267,9 +331,8 @@ def test_a_worker_that_hangs_is_said(make_cluster, monkeypatch):
     try:
         with (
             pytest.raises(ClusterError, match=r"Not all workers of tcp://.* answer, within 3 s"),
-            cluster_executor(one.address, module="liquidity.search.grid", packages=TRAINING,
-                             console=Console()),
-        ):  # fmt: skip
+            cluster_executor(one.address, fit_fold, console=Console()),
+        ):
             pass
     finally:
         os.killpg(one.workers[0].pid, signal.SIGCONT)
@@ -324,30 +387,6 @@ def assert_same_files(folder):
     assert sorted(path.name for path in (folder / "there").iterdir()) == names
     same, *_ = filecmp.cmpfiles(folder / "here", folder / "there", names, shallow=False)
     assert same == names
-
-
-def test_jobs_of_two_versions_share_a_cluster(champion, make_cluster, tmp_path):
-    """Each runs its own code, and none disturbs what is on its way for the other."""
-    two = make_cluster(2)
-    there = ("--scheduler", two.address)
-    other = tmp_path / "other"
-    shutil.copytree(PROJECT / "liquidity", other / "liquidity")
-    shutil.copy(PROJECT / "train.py", other)
-    searching = other / "liquidity/search/grid.py"
-    code = searching.read_text()
-    assert "float(r2_score(y[test], total / count))" in code
-    searching.write_text(code.replace("float(r2_score(y[test], total / count))", "0.125"))
-
-    scoring = scoring_at_work(two, tmp_path, 8)
-    jobs = [Job(tmp_path, *SMALL, *there) for _ in range(2)]
-    own, changed = jobs[0].start(), jobs[1].start(other / "train.py", *jobs[1].options)
-    outputs = [process.communicate(timeout=200)[0] for process in (own, changed)]
-    _, error = scoring.communicate(timeout=200)
-    assert scoring.returncode == 0, error
-    assert [own.returncode, changed.returncode] == [0, 0], outputs
-    assert "best r2 0.1250" in outputs[1]
-    assert "best r2 0.1250" not in outputs[0]
-    assert_same_files(tmp_path)
 
 
 @full_only

@@ -43,9 +43,9 @@ def test_a_changed_requirements_file_is_a_new_conda_environment():
 
 
 def test_every_requirement_is_pinned_exactly():
-    for name in ("requirements.txt", "requirements-dev.txt"):
+    for name in ("requirements.txt", "requirements-cluster.txt", "requirements-dev.txt"):
         for line in (PROJECT / name).read_text().splitlines():
-            assert re.fullmatch(r"[\w\[\]-]+==[\w.]+|-r requirements.txt", line), line
+            assert re.fullmatch(r"[\w\[\]-]+==[\w.]+|-r requirements\S*\.txt", line), line
 
 
 def test_the_models_packages_are_installed_and_pinned_with_the_model():

@@ -217,7 +217,7 @@ def test_a_cluster_that_cannot_be_used_is_exit_2_and_no_run(store, monkeypatch, 
     assert train.main([*SMALL, "--scheduler", "nonsense"]) == 2
     said = "No Dask scheduler answers at 'nonsense'"
     if not installed:
-        said = "Dask is not installed here: pip install 'dask[distributed]==20"
+        said = "Dask is not installed here: run pip install '.[cluster]' in this project's folder."
     assert said in capsys.readouterr().err
     assert not all_runs(store)
 
