@@ -53,7 +53,7 @@ def fetch(server, out, *, pages, console):
         write_snapshot(coins, kept)
         raise type(error)(
             f"{error} What came before, {len(coins):,} coins, is kept in {kept}: take .partial "
-            "off its name to use it."
+            "off its name to use it.".lstrip()
         ) from error
     gaps = frame.isna().sum()
     lacking = ", ".join(f"{count} lack {name}" for name, count in gaps[gaps > 0].items())

@@ -64,8 +64,9 @@ def explore(data, *, experiment, console):
     console.print(
         f"Look:   mlflow ui --port 5001, run {run.info.run_name} of experiment "
         f"{mlflow.get_experiment(run.info.experiment_id).name}, artifact report.html",
-        highlight=False, soft_wrap=True,
-    )  # fmt: skip
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def parse_arguments(argv):

@@ -22,9 +22,12 @@ LINES = 9  # how many where there is no terminal
 def progress_bar(console, title, total):
     """Yields `advance(note)`: one step further, with a note beside the bar."""
     columns = (
-        TextColumn(title), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
+        TextColumn(title),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
         TimeRemainingColumn(),
-    )  # fmt: skip
+    )
     done = 0
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=total, note="")
@@ -68,9 +71,12 @@ def rows_progress(console, title, total):
     rows; shows the share, the rows, rows per second and the time left.
     """
     columns = (
-        TextColumn(title), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[note]}"),
+        TextColumn(title),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[note]}"),
         TimeRemainingColumn(),
-    )  # fmt: skip
+    )
     started, said = time.monotonic(), 0
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=total, note="")

@@ -10,6 +10,7 @@ import mlflow
 import pytest
 from playwright.sync_api import sync_playwright
 from support import (
+    CHROMIUM,
     PROJECT,
     REAL_DATA,
     SAMPLE,
@@ -19,6 +20,7 @@ from support import (
     standing_app,
     use_copy,
     wait_for_http,
+    wait_for_workers,
 )
 
 import train
@@ -174,47 +176,51 @@ def free_port():
 
 @pytest.fixture
 def start_serve(tmp_path, complete, free_port):
-    """Start `python -m serve` over the registry of a finished run; returns the process."""
+    """Start `python -m serve` over the registry of a finished run; returns the process, by
+    default when every worker has a model.
+    """
     client, _ = complete
     servers = []
 
-    def start(*options, wait=True, **settings):
+    def start(*options, workers=1, wait=True, **settings):
         environment = os.environ | {
             "MLFLOW_TRACKING_URI": client.tracking_uri,
             "PYTHONPATH": str(PROJECT),
             "LIQUIDITY_CACHE_DIR": str(tmp_path / "cache"),
             "LIQUIDITY_REFRESH_SECONDS": "0.2",
         }
-        command = [sys.executable, "-m", "serve", "--port", str(free_port), *options]
+        command = [sys.executable, "-m", "serve", "--port", str(free_port)]
+        command += ["--workers", str(workers), *options]
         with (tmp_path / "log").open("a") as log:
+            before = log.tell()
             server = subprocess.Popen(
                 command, cwd=tmp_path, env=environment | settings, stdout=log, stderr=log
             )
         server.url = f"http://127.0.0.1:{free_port}"
-        server.log = tmp_path / "log"
+        server.log, server.log_start = tmp_path / "log", before
         servers.append(server)
         if wait:
-            wait_for_http(f"{server.url}/health")
+            wait_for_http(f"{server.url}/health", server)
+            wait_for_workers(server, workers)
         return server
 
     yield start
     for server in servers:
         if server.poll() is None:
             server.terminate()
-        server.wait(10)
+        server.wait(30)
 
 
 @pytest.fixture(scope="module")
 def browser():
     """Debian's Chromium, or a skip; where CI requires it, a failure."""
-    chromium = "/usr/bin/chromium"
-    if not os.path.exists(chromium):
-        message = f"no browser at {chromium}; apt-get install chromium"
+    if not os.path.exists(CHROMIUM):
+        message = f"no browser at {CHROMIUM}; apt-get install chromium"
         if os.environ.get("LIQUIDITY_REQUIRE_BROWSER") == "1":
             pytest.fail(message)
         pytest.skip(message)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
         browser.close()
 

@@ -38,6 +38,8 @@ COLUMNS, ROW = list(GOOD), list(GOOD.values())
 # The slow tests in their short form, where minutes count.
 SHORT = os.environ.get("LIQUIDITY_SOAK") == "short"
 full_only = pytest.mark.skipif(SHORT, reason="not in the short form")
+STARTED_SECONDS = 120  # for MLflow and serve to start where others keep all cores busy
+CHROMIUM = "/usr/bin/chromium"  # Debian's
 REAL_DATA = Path(os.environ.get("LIQUIDITY_REAL_DATA", PROJECT / "../shared/data"))
 # What a browser sends that asks for a page.
 HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
@@ -106,15 +108,29 @@ def coin(number, **fields):
     }  # fmt: skip
 
 
-def wait_for_http(url, *, seconds=30):
-    """Return once `url` answers; fails after so many seconds."""
-    for _ in range(10 * seconds):
+def wait_for_http(url, server=None):
+    """Return once `url` answers with success; fails where the process `server` has ended."""
+    deadline = time.monotonic() + STARTED_SECONDS
+    while time.monotonic() < deadline:
         try:
             urllib.request.urlopen(url, timeout=1).close()
             return
         except OSError:
+            assert server is None or server.poll() is None, f"the server of {url} has ended"
             time.sleep(0.1)
-    raise AssertionError(f"{url} did not answer within {seconds} s")
+    raise AssertionError(f"{url} did not answer within {STARTED_SECONDS} s")
+
+
+def wait_for_workers(server, count):
+    """Return once so many workers of `start_serve` have said that they serve a model: any one
+    that has answers /health, and each asks the registry by itself.
+    """
+    deadline = time.monotonic() + STARTED_SECONDS
+    while time.monotonic() < deadline:
+        if server.log.read_text()[server.log_start :].count(" INFO serve: serving ") >= count:
+            return
+        time.sleep(0.05)
+    raise AssertionError(server.log.read_text()[-2000:])
 
 
 def all_runs(store):
@@ -164,7 +180,7 @@ class MlflowServer:
                 command, stdout=log, stderr=log, cwd=self._folder, start_new_session=True,
                 env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
             )  # fmt: skip
-        wait_for_http(f"{self.uri}/health", seconds=120)
+        wait_for_http(f"{self.uri}/health", self._process)
 
     def stop(self, number=signal.SIGTERM):
         if self._process:
@@ -187,6 +203,27 @@ class MlflowServer:
 TRIALS = 27  # of a search over three values of each param
 
 
+METRICS = {
+    "best_r2", "test_r2", "test_log_r2", "test_rmse", "test_mae", "baseline_test_r2",
+    "formula_test_r2", "mean_test_r2", "interval_coverage", "high_precision", "high_recall",
+    "high_f1", "trials", "rows_read", "rows_used",
+}  # fmt: skip
+
+
+def scores(client, parent):
+    """What a search is worth: each finished trial's params, r2 of every fold and rank."""
+    return {
+        tuple(sorted(child.data.params.items())): {
+            key: value for key, value in child.data.metrics.items() if key != "fit_seconds"
+        }
+        for child in finished_children(client, parent)
+    }
+
+
+def finished_children(client, parent):
+    return [c for c in children(client, parent) if c.info.status == "FINISHED"]
+
+
 class Job:
     """`train.py` in a folder and on a store of its own."""
 
@@ -196,12 +233,12 @@ class Job:
         self.options = options
 
     def start(self, *command):
-        """Start the job, or `command` in its place."""
+        """Start the job, or `command` in its place, in a process group of its own."""
         return subprocess.Popen(
             [sys.executable, *(command or [PROJECT / "train.py", *self.options])],
             cwd=self.folder, text=True,
             env=os.environ | {"MLFLOW_TRACKING_URI": self.uri, "PYTHONUNBUFFERED": "1"},
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
 
     def run(self):
@@ -212,16 +249,10 @@ class Job:
         return [run for run in parents(self.client) if run.info.status == "FINISHED"]
 
     def scores(self, parent):
-        """What a search is worth: each finished trial's params and r2 of every fold."""
-        return {
-            tuple(sorted(child.data.params.items())): {
-                key: value for key, value in child.data.metrics.items() if key != "fit_seconds"
-            }
-            for child in self.trials(parent)
-        }
+        return scores(self.client, parent)
 
     def trials(self, parent):
-        return [c for c in children(self.client, parent) if c.info.status == "FINISHED"]
+        return finished_children(self.client, parent)
 
     def versions(self):
         return self.client.search_model_versions(f"name = '{NAME}'")
@@ -234,12 +265,14 @@ def finish(process, timeout=300):
 
 
 def wait_for_trials(job, count):
+    """The newest search of the job's store, once it has so many finished trials."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        if parents(job.client) and len(job.trials(parents(job.client)[0])) >= count:
-            return
-        time.sleep(0.1)
-    raise AssertionError("no trial appeared within a minute")
+        newest = parents(job.client)[:1]
+        if newest and len(job.trials(newest[0])) >= count:
+            return newest[0]
+        time.sleep(0.05)
+    raise AssertionError(f"no {count} trials appeared within a minute")
 
 
 def post(url, body=INSTANCES, content_type="application/json"):
@@ -395,7 +428,7 @@ def mlflow_scoring_server(model_folder, folder, env_manager):
             model_folder=model_folder, stdout=log, stderr=log, cwd=folder,
         )  # fmt: skip
         try:
-            wait_for_http(f"http://127.0.0.1:{port}/ping", seconds=120)
+            wait_for_http(f"http://127.0.0.1:{port}/ping", job)
             yield f"http://127.0.0.1:{port}/invocations"
         finally:
             os.killpg(job.pid, signal.SIGTERM)

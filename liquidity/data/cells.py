@@ -55,6 +55,7 @@ def _parse_days(text):
 
 
 def parse_names(cells):
+    """Names without padding, and which of them are missing though a row needs one."""
     names = cells.astype("str").str.strip()
     wrong = (cells.isna() | (names == "")) if cells.name == COIN else np.zeros(len(cells), bool)
     return names, np.asarray(wrong), "a name"

@@ -82,17 +82,22 @@ def fetch_page(server, page, *, notify):
                 raise FetchError(f"page {page}: {error}, {tries} times: {error.cure}.") from error
             notify(
                 f"Page {page}: {error}; waiting {wait:g} s before try {tries + 1} of {TRIES}",
-                highlight=False, markup=False, soft_wrap=True,
-            )  # fmt: skip
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
+            )
             time.sleep(wait)
 
 
 def _get(server, page):
     """One try: the parsed body. Raises FetchError, or _TryAgain for what may pass."""
     query = {
-        "vs_currency": "usd", "order": "market_cap_desc", "per_page": PAGE_SIZE, "page": page,
+        "vs_currency": "usd",
+        "order": "market_cap_desc",
+        "per_page": PAGE_SIZE,
+        "page": page,
         "price_change_percentage": ",".join(CHANGES),
-    }  # fmt: skip
+    }
     status, headers, body = _within(
         TRY_SECONDS, lambda: _request(f"{server.url}/coins/markets", query, server.headers)
     )
@@ -106,8 +111,12 @@ def _get(server, page):
     if status == 200 and isinstance(told.get("error_code"), int):
         status = told["error_code"]
     said = told.get("error_message") or told.get("error") or ""
-    _check_status(server, status, f" ({said:.200})" if isinstance(said, str) and said else "",
-                  headers.get("retry-after"))  # fmt: skip
+    _check_status(
+        server,
+        status,
+        f" ({said:.200})" if isinstance(said, str) and said else "",
+        headers.get("retry-after"),
+    )
     if answer is None:
         start = " ".join(body[:60].decode("utf-8", "replace").split())
         raise FetchError(
@@ -128,9 +137,11 @@ def _check_status(server, status, said, retry_after):
         )
     if 500 <= status < 600:
         raise _TryAgain(
-            f"the server fails with status {status}{said}", "try again later",
-            first_wait=FAILURE_WAIT, asked=_seconds(retry_after),
-        )  # fmt: skip
+            f"the server fails with status {status}{said}",
+            "try again later",
+            first_wait=FAILURE_WAIT,
+            asked=_seconds(retry_after),
+        )
     if status in (401, 403) and server.key is None:
         raise FetchError(
             f"{server.url} refuses to answer without a key (status {status}){said}: "

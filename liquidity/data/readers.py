@@ -18,9 +18,13 @@ from liquidity.errors import MarketDataError, first_line
 # What CoinGecko's /coins/markets calls our columns; its changes are percent.
 API_CHANGES = {f"price_change_percentage_{change}_in_currency": change for change in CHANGES}
 API_NAMES = {
-    "last_updated": DATE, "name": COIN, "current_price": PRICE, "total_volume": VOLUME,
-    "market_cap": MARKET_CAP, **API_CHANGES,
-}  # fmt: skip
+    "last_updated": DATE,
+    "name": COIN,
+    "current_price": PRICE,
+    "total_volume": VOLUME,
+    "market_cap": MARKET_CAP,
+    **API_CHANGES,
+}
 SUFFIXES = (".csv", ".csv.gz", ".json", ".json.gz", ".parquet")
 
 
@@ -59,8 +63,13 @@ def read_cells(path):
     try:
         return _parse(path)
     except (
-        OSError, ValueError, EOFError, RecursionError, zlib.error, arrow.ArrowException
-    ) as error:  # fmt: skip
+        OSError,
+        ValueError,
+        EOFError,
+        RecursionError,
+        zlib.error,
+        arrow.ArrowException,
+    ) as error:
         reason = first_line(error) if str(error) else repr(error)
         raise MarketDataError(f"{path}: cannot be read as {_kind(path)}: {reason}.") from error
 
@@ -131,9 +140,11 @@ def api_cells(records):
         raise ValueError(f"row {odd}: expected a coin as an object, got {records[odd - 1]!r}")
     names = dict.fromkeys(name for record in records for name in record)
     raw = pd.DataFrame(
-        {name: pd.Series([_as_text(record.get(name)) for record in records], dtype="str")
-         for name in names}
-    )  # fmt: skip
+        {
+            name: pd.Series([_as_text(record.get(name)) for record in records], dtype="str")
+            for name in names
+        }
+    )
     if "last_updated" in raw:
         # A coin that has no time of its own is as old as its page.
         raw["last_updated"] = raw["last_updated"].fillna(raw["last_updated"].max())

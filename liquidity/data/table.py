@@ -46,7 +46,8 @@ def target(frame):
 def build_table(frame):
     """The cleaned, reduced table: date, coin, the four features, liquidity and liquidity_level.
 
-    `liquidity_level` is 1 where liquidity is above THRESHOLD. Raises MarketDataError as `target` does.
+    `liquidity_level` is 1 where liquidity is above THRESHOLD. Raises MarketDataError as `target`
+    does.
     """
     table = frame[[*reversed(KEYS), *FEATURES]].copy()
     table[TARGET] = target(frame)

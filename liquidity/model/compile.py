@@ -66,8 +66,14 @@ def _tree_arrays(trees):
 
     `left` and `right` count among the leaves where the child is one, else among the inner nodes.
     """
-    fields = [("feature", int), ("threshold", float), ("left", int), ("right", int),
-              ("left_is_leaf", int), ("right_is_leaf", int)]  # fmt: skip
+    fields = [
+        ("feature", int),
+        ("threshold", float),
+        ("left", int),
+        ("right", int),
+        ("left_is_leaf", int),
+        ("right_is_leaf", int),
+    ]
     blocks, leaves, roots = [], [], []
     first_node = first_leaf = 0
     for tree in trees:

@@ -55,7 +55,10 @@ class Kind:
 SAME_DAY = Kind(
     inputs=dict.fromkeys(FEATURES, "double"),
     outputs={
-        "liquidity": "double", "level": "string", "lower": "double", "upper": "double",
+        "liquidity": "double",
+        "level": "string",
+        "lower": "double",
+        "upper": "double",
         "in_range": "boolean",
     },
     params={"threshold": "double"},
@@ -63,7 +66,7 @@ SAME_DAY = Kind(
         "e45dbe93e3515b1ebdf604654e3ff3da8849c259d1cd5c976e9a4c69b7274937": 2,
         "0cd3a077d5016a4756d401e317326c026db7d2a5d884b2aec895dda3dd1abd10": 3,
     },
-)  # fmt: skip
+)
 KINDS = {"same-day": SAME_DAY}
 
 

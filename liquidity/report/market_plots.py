@@ -53,9 +53,14 @@ def volume_against_cap(frame):
     known = frame[(frame[VOLUME] > 0) & (frame[TARGET] > 0)]
     shown = known.sample(min(POINTS, len(known)), random_state=0)
     points = axes.scatter(
-        shown[MARKET_CAP], shown[VOLUME], c=shown[TARGET], s=9, alpha=0.7, cmap="viridis",
+        shown[MARKET_CAP],
+        shown[VOLUME],
+        c=shown[TARGET],
+        s=9,
+        alpha=0.7,
+        cmap="viridis",
         norm=LogNorm(1e-4, 10),
-    )  # fmt: skip
+    )
     if len(shown):
         caps = np.geomspace(shown[MARKET_CAP].min() / 1.5, shown[MARKET_CAP].max() * 1.5, 2)
         axes.plot(caps, THRESHOLD * caps, color=ORANGE, linestyle="--", label="High above the line")
@@ -65,9 +70,10 @@ def volume_against_cap(frame):
     of = f" of {len(known):,}, at random" if len(shown) < len(known) else ""
     zeros = len(frame) - len(known)
     axes.set(
-        xlabel=f"{MARKET_CAP} (USD)", ylabel=f"{VOLUME} (USD)",
+        xlabel=f"{MARKET_CAP} (USD)",
+        ylabel=f"{VOLUME} (USD)",
         title=f"{len(shown):,} rows{of}{f'; {zeros:,} with volume 0 not shown' if zeros else ''}",
-    )  # fmt: skip
+    )
     return figure
 
 
@@ -76,19 +82,36 @@ def liquidity_by_cap(deciles):
     figure, axes = axes_of((8, 4.5))
     floor = EPSILON / 10
     boxes = [
-        {"label": str(number), "fliers": [], **{
-            key: max(row[share], floor) for key, share in
-            {"whislo": "5 %", "q1": "25 %", "med": "median", "q3": "75 %", "whishi": "95 %"}.items()
-        }}
+        {
+            "label": str(number),
+            "fliers": [],
+            **{
+                key: max(row[share], floor)
+                for key, share in {
+                    "whislo": "5 %",
+                    "q1": "25 %",
+                    "med": "median",
+                    "q3": "75 %",
+                    "whishi": "95 %",
+                }.items()
+            },
+        }
         for number, row in deciles.iterrows()
-    ]  # fmt: skip
-    axes.bxp(boxes, showfliers=False, patch_artist=True, boxprops={"facecolor": "#bee3f8"},
-             medianprops={"color": ORANGE, "linewidth": 2})  # fmt: skip
+    ]
+    axes.bxp(
+        boxes,
+        showfliers=False,
+        patch_artist=True,
+        boxprops={"facecolor": "#bee3f8"},
+        medianprops={"color": ORANGE, "linewidth": 2},
+    )
     axes.axhline(THRESHOLD, color=ORANGE, linestyle="--", linewidth=1)
     axes.set(
-        yscale="log", ylabel="liquidity", xlabel=f"decile of {MARKET_CAP}, 1 the smallest",
+        yscale="log",
+        ylabel="liquidity",
+        xlabel=f"decile of {MARKET_CAP}, 1 the smallest",
         title="Liquidity by capitalisation: quartiles, whiskers at 5 and 95 %",
-    )  # fmt: skip
+    )
     return figure
 
 
@@ -124,8 +147,11 @@ def levels_by_date(by_date):
         )
         axes.margins(x=0)
     # Where High is rare, its changes would be a hair at the bottom.
-    axes.set(ylim=(0, min(1, 2 * high.max() + 0.02)), ylabel="share of the coins",
-             title=f"High (liquidity above {THRESHOLD:g}) and Low by date")  # fmt: skip
+    axes.set(
+        ylim=(0, min(1, 2 * high.max() + 0.02)),
+        ylabel="share of the coins",
+        title=f"High (liquidity above {THRESHOLD:g}) and Low by date",
+    )
     figure.legend(loc="outside right upper", frameon=False)
     return figure
 
@@ -150,8 +176,9 @@ def ranking(ranked, title):
     for gap in gaps:
         axes.axhline(positions[gap] - 0.5, color=GREY, linewidth=1)
     axes.axvline(THRESHOLD, color=ORANGE, linestyle="--", linewidth=1)
-    labels = [f"{name}  {rank:,}" for rank, name in zip(ranked.index, _plain(ranked["coin"]),
-                                                        strict=True)]  # fmt: skip
+    labels = [
+        f"{name}  {rank:,}" for rank, name in zip(ranked.index, _plain(ranked["coin"]), strict=True)
+    ]
     axes.set_yticks(positions, labels)
     axes.grid(axis="y", color="#edf2f7")
     axes.set_axisbelow(True)
@@ -183,15 +210,28 @@ def persistence(pairs, by_date):
     left.axline((floor, floor), (1, 1), color=GREY, linewidth=1)
     for line in (left.axvline, left.axhline):
         line(THRESHOLD, color=ORANGE, linestyle="--", linewidth=1)
-    left.set(xscale="log", yscale="log", xlabel="liquidity on a date", ylabel="on the next date",
-             title=f"{len(shown):,} of {len(pairs):,} pairs")  # fmt: skip
+    left.set(
+        xscale="log",
+        yscale="log",
+        xlabel="liquidity on a date",
+        ylabel="on the next date",
+        title=f"{len(shown):,} of {len(pairs):,} pairs",
+    )
     few = len(by_date) <= 31
-    right.plot(by_date.index, by_date["rank correlation"], color=BLUE, linewidth=1,
-               marker="o" if few else None)  # fmt: skip
+    right.plot(
+        by_date.index,
+        by_date["rank correlation"],
+        color=BLUE,
+        linewidth=1,
+        marker="o" if few else None,
+    )
     if few:
         right.set_xticks(by_date.index, [f"{date:%Y-%m-%d}" for date in by_date.index])
-    right.set(ylim=(min(0, by_date["rank correlation"].min()), 1.02), ylabel="rank correlation",
-              title="Rank correlation with the date before")  # fmt: skip
+    right.set(
+        ylim=(min(0, by_date["rank correlation"].min()), 1.02),
+        ylabel="rank correlation",
+        title="Rank correlation with the date before",
+    )
     right.tick_params(axis="x", rotation=30)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)

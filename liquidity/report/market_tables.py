@@ -57,8 +57,15 @@ def row_counts(frame, cleaning):
 def value_quantiles(frame):
     """Per column: how many are known and zero, and quantiles from the smallest to the largest."""
     names = [*VALUES, *[name for name in CHANGES if name in frame]]
-    shares = {"min": 0, "1 %": 0.01, "25 %": 0.25, "median": 0.5, "75 %": 0.75, "99 %": 0.99,
-              "max": 1}  # fmt: skip
+    shares = {
+        "min": 0,
+        "1 %": 0.01,
+        "25 %": 0.25,
+        "median": 0.5,
+        "75 %": 0.75,
+        "99 %": 0.99,
+        "max": 1,
+    }
     table = frame[names].quantile(list(shares.values())).T.set_axis(list(shares), axis=1)
     table.insert(0, "known", frame[names].notna().sum())
     table.insert(1, "zero", (frame[names] == 0).sum())
@@ -95,10 +102,13 @@ def levels_over(frame, period):
     high = (frame[TARGET] > THRESHOLD).groupby(period)
     return pd.DataFrame(
         {
-            "rows": liquidity.size(), "High": high.sum(), "High share": high.mean(),
-            "Low share": 1 - high.mean(), "median liquidity": liquidity.median(),
+            "rows": liquidity.size(),
+            "High": high.sum(),
+            "High share": high.mean(),
+            "Low share": 1 - high.mean(),
+            "median liquidity": liquidity.median(),
         }
-    )  # fmt: skip
+    )
 
 
 def most_and_least(frame):

@@ -34,8 +34,9 @@ def print_summary(console, trials, metrics, decision, *, name, version):
         f"  test r2 {metrics['baseline_test_r2']:8.4f}  untuned forest",
         f"  test r2 {metrics['formula_test_r2']:8.4f}  {RATIO}",
         f"  test r2 {metrics['mean_test_r2']:8.4f}  mean of the training rows",
-        f"  the {percent(COVERAGE)} interval holds {metrics['interval_coverage']:.0%} of the test rows; "
-        f"High: precision {metrics['high_precision']:.2f}, recall {metrics['high_recall']:.2f}",
+        f"  the {percent(COVERAGE)} interval holds {metrics['interval_coverage']:.0%} of the test "
+        f"rows; High: precision {metrics['high_precision']:.2f}, "
+        f"recall {metrics['high_recall']:.2f}",
         f"Registered {name} version {version} as {decision.role}: {decision.reason}.",
         "Look:   mlflow ui --port 5001",
         f"Serve:  make serve, or mlflow models serve -m models:/{name}@{CHAMPION} --env-manager uv",

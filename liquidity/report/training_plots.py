@@ -111,12 +111,28 @@ def parallel_coordinates(trials):
         axes.axvline(position, color=GREY, linewidth=0.8)
         for value in scale:
             height = scale.index(value) / max(1, len(scale) - 1)
-            axes.annotate(str(value), (position, height), (-6, 0), "data", "offset points",
-                          ha="right", va="center", size=9, bbox=label)  # fmt: skip
+            axes.annotate(
+                str(value),
+                (position, height),
+                (-6, 0),
+                "data",
+                "offset points",
+                ha="right",
+                va="center",
+                size=9,
+                bbox=label,
+            )
     axes.axvline(len(scales), color=GREY, linewidth=0.8)
     for share in (0, 0.25, 0.5, 0.75, 1):
-        axes.annotate(f"{norm.inverse(share):.4f}", (len(scales), share), (6, 0), "data",
-                      "offset points", va="center", size=9)  # fmt: skip
+        axes.annotate(
+            f"{norm.inverse(share):.4f}",
+            (len(scales), share),
+            (6, 0),
+            "data",
+            "offset points",
+            va="center",
+            size=9,
+        )
     axes.set_xticks(range(len(names)), names)
     axes.set_yticks([])
     axes.set_xlim(-0.35, len(names) - 0.6)
@@ -143,9 +159,14 @@ def predicted_vs_actual(y, y_pred, *, quantile):
         THRESHOLD, color=ORANGE, linestyle="--", linewidth=1, label=f"High above {THRESHOLD:g}"
     )
     axes.set(
-        xscale="log", yscale="log", xlim=(low, high), ylim=(low, high),
-        title="Test rows", xlabel="actual liquidity", ylabel="predicted liquidity",
-    )  # fmt: skip
+        xscale="log",
+        yscale="log",
+        xlim=(low, high),
+        ylim=(low, high),
+        title="Test rows",
+        xlabel="actual liquidity",
+        ylabel="predicted liquidity",
+    )
     axes.legend(loc="lower right", frameon=False)
     return figure
 
@@ -163,9 +184,11 @@ def residuals(y, y_pred, *, quantile):
             axes.axhline(edge, color=ORANGE, linestyle="--", linewidth=1)
         axes.spines[["top", "right"]].set_visible(False)
     left.set(
-        xscale="log", title=f"Residuals of the test rows, {percent(COVERAGE)} expected between the lines",
-        xlabel="predicted liquidity", ylabel="log(actual / predicted)",
-    )  # fmt: skip
+        xscale="log",
+        title=f"Residuals of the test rows, {percent(COVERAGE)} expected between the lines",
+        xlabel="predicted liquidity",
+        ylabel="log(actual / predicted)",
+    )
     right.set_xlabel("rows")
     return figure
 

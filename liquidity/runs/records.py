@@ -20,6 +20,7 @@ def trial_key(child):
 
 
 def end_run(client, run, status):
+    """End a run, never before its start: the clock may have been set back meanwhile."""
     client.set_terminated(run.info.run_id, status, max(now(), run.info.start_time))
 
 
@@ -36,6 +37,7 @@ def end_unfinished(client, parent, status):
 
 
 def children_of(client, parent, condition=""):
+    """The runs of a parent's trials that meet the condition of MLflow's search language."""
     condition = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent.info.run_id}' and {condition}"
     return _pages(client, [parent.info.experiment_id], condition.removesuffix(" and "))
 
@@ -61,4 +63,5 @@ def _pages(client, experiments, condition):
 
 
 def now():
+    """The time in milliseconds, as MLflow writes it."""
     return int(1000 * time.time())

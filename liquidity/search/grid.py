@@ -71,12 +71,17 @@ def search(pipeline, X, y, *, param_grid, folds, executor, on_trial, finished=()
     scored = defaultdict(dict)
     futures = {
         executor.submit(
-            fit_fold, with_forest_params(pipeline, **_largest(points)), X, y, train, test,
+            fit_fold,
+            with_forest_params(pipeline, **_largest(points)),
+            X,
+            y,
+            train,
+            test,
             sizes=sorted(point[SIZE] for point in points),
         ): (group, number)
         for group, points in missing.items()
         for number, (train, test) in enumerate(folds)
-    }  # fmt: skip
+    }
     for future in as_completed(futures):
         group, number = futures[future]
         scored[group][number] = future.result()
@@ -89,8 +94,9 @@ def search(pipeline, X, y, *, param_grid, folds, executor, on_trial, finished=()
                 tuple(scores[params[SIZE]] for scores, _ in by_fold),
                 # The trees of a forest cost alike, so a smaller forest costs its share.
                 sum(seconds for _, seconds in by_fold)
-                * params[SIZE] / _largest(missing[group])[SIZE],
-            )  # fmt: skip
+                * params[SIZE]
+                / _largest(missing[group])[SIZE],
+            )
             trials[trial.key] = trial
             on_trial(trial)
     return [trials[_key(params)] for params in candidates(param_grid)]
@@ -167,8 +173,14 @@ def search_key(pipeline, X, y, *, folds):
 
     The grid is not part of it: a larger grid takes over what a smaller one has finished.
     """
-    searched = ("steps", FOREST, f"{FOREST}__{SIZE}", f"{FOREST}__max_depth",
-                f"{FOREST}__min_samples_split", f"{FOREST}__n_jobs")  # fmt: skip
+    searched = (
+        "steps",
+        FOREST,
+        f"{FOREST}__{SIZE}",
+        f"{FOREST}__max_depth",
+        f"{FOREST}__min_samples_split",
+        f"{FOREST}__n_jobs",
+    )
     settings = {k: v for k, v in pipeline.get_params().items() if k not in searched}
     digest = hashlib.sha256(f"{sklearn.__version__} {np.__version__} {settings}".encode())
     for array in (X, y, *(positions for fold in folds for positions in fold)):

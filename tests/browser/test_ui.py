@@ -20,7 +20,7 @@ def mlflow_ui(complete, tmp_path, free_port):
     with (tmp_path / "ui.log").open("w") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
     try:
-        wait_for_http(f"http://127.0.0.1:{free_port}/health", seconds=120)
+        wait_for_http(f"http://127.0.0.1:{free_port}/health", server)
         yield f"http://127.0.0.1:{free_port}"
     finally:
         os.killpg(server.pid, signal.SIGTERM)

@@ -35,6 +35,7 @@ from liquidity.executors.dask import TRAINING, cluster_executor
 
 pytestmark = pytest.mark.cluster
 GRID = ["--data", str(SAMPLE), "--n-estimators", "10,20,30", "--cv", "3"]
+AFTERWARDS = "Finished trials are kept: the same command goes on from them."
 
 
 class Cluster:
@@ -146,7 +147,7 @@ def test_a_stopped_search_takes_its_tasks_back(store, make_cluster, tmp_path):
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=20)
     assert process.returncode == 130
-    assert output.endswith("train.py: stopped; the same command goes on from here.\n")
+    assert output.endswith(f"train.py: stopped. {AFTERWARDS}\n")
     assert [run.info.status for run in parents(job.client)] == ["KILLED"]
     assert tasks(two) == 0
 
@@ -167,7 +168,7 @@ def test_a_cluster_that_goes_away_ends_the_job_and_keeps_its_trials(
     assert "Traceback" not in output
     said = "there was no worker at" if lost == "workers" else "went away"
     assert said in output
-    assert "the same command goes on from here" in output
+    assert output.endswith(f"{AFTERWARDS}\n")
     here = Job(tmp_path, *job.options[:-2])
     assert " of 27 trials were finished by an interrupted search" in here.run()
     assert len(fold_scores(here)) == TRIALS
@@ -223,7 +224,8 @@ def test_a_worker_with_other_packages_that_comes_later_computes_nothing(
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "Traceback" not in output
-    assert re.search(r"failed: worker tcp://\S+ has scipy 1\.0, expected 1\.\S+; the same", output)
+    assert re.search(r"failed: worker tcp://\S+ has scipy 1\.0, expected 1\.", output)
+    assert output.endswith(f"{AFTERWARDS}\n")
 
 
 def with_version_1(folder, package):
@@ -265,7 +267,7 @@ def test_a_worker_that_hangs_is_said(make_cluster, monkeypatch):
     try:
         with (
             pytest.raises(ClusterError, match=r"Not all workers of tcp://.* answer, within 3 s"),
-            cluster_executor(one.address, module="liquidity.search", packages=TRAINING,
+            cluster_executor(one.address, module="liquidity.search.grid", packages=TRAINING,
                              console=Console()),
         ):  # fmt: skip
             pass
@@ -331,7 +333,7 @@ def test_jobs_of_two_versions_share_a_cluster(champion, make_cluster, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(PROJECT / "liquidity", other / "liquidity")
     shutil.copy(PROJECT / "train.py", other)
-    searching = other / "liquidity/search.py"
+    searching = other / "liquidity/search/grid.py"
     code = searching.read_text()
     assert "float(r2_score(y[test], total / count))" in code
     searching.write_text(code.replace("float(r2_score(y[test], total / count))", "0.125"))
@@ -365,7 +367,8 @@ def test_a_stop_ends_what_the_workers_do(champion, make_cluster, tmp_path):
     scoring = scoring_at_work(two, tmp_path, 6, pattern=".*.partial")
     scoring.send_signal(signal.SIGINT)
     _, error = scoring.communicate(timeout=20)
-    said = "scoring: stopped; nothing half-written is left.\n"
+    said = "liquidity.scoring: stopped. Nothing half-written is left; "
+    said += "the same command does what is missing.\n"
     assert (scoring.returncode, error) == (130, said)
     time.sleep(2)
     left = [path.name for path in (tmp_path / "there").iterdir()]

@@ -13,10 +13,12 @@ from collections import Counter
 import pytest
 from mlflow.entities import LoggedModelStatus
 from support import (
+    METRICS,
     NAME,
     PROJECT,
     SAMPLE,
     SHORT,
+    SMALL,
     TRIALS,
     Job,
     MlflowServer,
@@ -27,12 +29,15 @@ from support import (
     wait_for_trials,
 )
 
+import train
 from liquidity.model.loading import champion_version, load_model
 
 pytestmark = pytest.mark.soak
 JOB = ["--data", str(SAMPLE), "--n-estimators", "10,20,30", "--cv", "3"]
 # Ten seconds of search, to be cut off from the server in.
 LONG = ["--data", str(SAMPLE), "--n-estimators", "50,100,150"]
+# As long, of 36 trials.
+WIDE = ["--data", str(SAMPLE), "--n-estimators", "20,40", "--min-samples-split", "2,3,4,5,6,7"]
 KILLS = 2 if SHORT else 20
 OUTAGE = 8 if SHORT else 20  # seconds
 
@@ -173,7 +178,7 @@ def test_a_server_that_stays_away_ends_the_job_and_loses_no_trial(over_http, mon
     server.stop(signal.SIGKILL)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "train.py: failed: MLflow" in output
+    assert "train.py: failed: MlflowException: " in output
     assert "the same command goes on" in output
     assert "Traceback" not in output
     server.start()
@@ -184,6 +189,43 @@ def test_a_server_that_stays_away_ends_the_job_and_loses_no_trial(over_http, mon
     assert len(taken) >= 3
     assert_whole(job, job.scores(parent))
     print(f"server gone for good: clear error, run again: {len(taken)} trials taken over, 0 lost")
+
+
+@full_only
+def test_a_killed_search_resumes_and_equals_an_uninterrupted_one(store, tmp_path):
+    job = Job(tmp_path, *WIDE)
+    process = job.start()
+    killed = wait_for_trials(job, 3)
+    process.kill()
+    process.communicate(timeout=30)  # ends only when the workers are gone as well
+    kept = job.trials(killed)
+    assert store.get_run(killed.info.run_id).info.status == "RUNNING"
+
+    output = job.run()
+    assert f"Run {killed.info.run_id} was killed; it is FAILED now." in output
+    assert store.get_run(killed.info.run_id).info.status == "FAILED"
+    (resumed,) = job.finished()
+    taken = [c for c in job.trials(resumed) if "resumed_from" in c.data.tags]
+    assert 3 <= len(taken) <= len(kept)
+
+    assert train.main([*WIDE, "--resume", "never"]) == 0
+    (whole,) = (p for p in job.finished() if p.info.run_id != resumed.info.run_id)
+    assert job.scores(resumed) == job.scores(whole)
+    assert len(job.scores(whole)) == 36
+    for name in ("best_r2", "test_r2", "interval_coverage"):
+        assert resumed.data.metrics[name] == whole.data.metrics[name]
+    assert not [run for run in all_runs(store) if run.info.status == "RUNNING"]
+
+
+def test_the_job_works_over_http(store, tmp_path):
+    with MlflowServer(tmp_path) as server:
+        job = Job(tmp_path, *SMALL, uri=server.uri)
+        output = job.run()
+        (parent,) = job.finished()
+        assert parent.data.metrics.keys() >= METRICS
+        assert len(job.trials(parent)) == 4
+        assert champion_of(job) is not None
+    assert "View run" not in output, "a line per trial in the middle of the bar"
 
 
 def test_two_trainings_at_once_on_one_store_both_end(whole, store, tmp_path):

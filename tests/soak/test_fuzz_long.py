@@ -12,7 +12,7 @@ ALL = 20_000 if SHORT else 200_000
 
 def test_very_many_odd_requests_do_no_harm(start_serve, tmp_path):
     log = tmp_path / "predictions.jsonl"
-    server = start_serve("--workers", "2", LIQUIDITY_PREDICTION_LOG=str(log))
+    server = start_serve(workers=2, LIQUIDITY_PREDICTION_LOG=str(log))
     pids = workers_of(server)
     started = time.monotonic()
     statuses, found = fuzz(server, ALL // 5, seed=2)

@@ -24,7 +24,7 @@ def registry(tmp_path_factory, empty_store):
     with MlflowServer(folder) as registry:
         environment = os.environ | {"MLFLOW_TRACKING_URI": registry.uri}
         command = [sys.executable, str(PROJECT / "train.py"), *SMALL]
-        subprocess.run(command, env=environment, cwd=folder, check=True, timeout=120)
+        subprocess.run(command, env=environment, cwd=folder, check=True, timeout=300)
         client = mlflow.MlflowClient(registry.uri)
         first = client.get_model_version(NAME, "1")
         model_id = first.source.rpartition("/")[2]
@@ -82,7 +82,7 @@ def wait_for_version(server, version, *, seconds):
 
 def test_a_minute_without_the_registry_costs_no_request(registry, serve, outage):
     go, come_back = outage
-    server = serve("--workers", "2")
+    server = serve(workers=2)
     client = mlflow.MlflowClient(registry.uri)
     client.set_registered_model_alias(NAME, "champion", "1")
     wait_for_version(server, "1", seconds=20)
@@ -114,7 +114,7 @@ def test_a_start_without_the_registry_serves_the_last_good_copy(registry, serve,
     before.wait(10)
     go()
     started = time.monotonic()
-    server = serve("--workers", "2")
+    server = serve(workers=2)
     took = time.monotonic() - started
     for _ in range(10):
         assert post(f"{server.url}/predict", GOOD)[0] == 200

@@ -14,7 +14,7 @@ from support import SAMPLE, parents
 from liquidity import eda
 from liquidity.data.market import Cleaning, read_market
 from liquidity.data.table import target
-from liquidity.report.market_report import as_text, market_figures, write_report
+from liquidity.report.market_report import as_text, market_figures
 from liquidity.report.market_tables import (
     cap_deciles,
     log_correlation,
@@ -66,39 +66,6 @@ def test_a_look_is_one_finished_run_with_everything_in_it(store, capsys):
     quantiles = pd.read_csv(folder / "tables/values.csv", index_col=0)
     frame, _ = read(SAMPLE)
     assert quantiles.loc["liquidity", "median"] == frame["liquidity"].median()
-
-
-def test_the_page_shows_every_figure_and_column_without_a_network(store, tmp_path):
-    chromium = "/usr/bin/chromium"
-    if not os.path.exists(chromium):
-        if os.environ.get("LIQUIDITY_REQUIRE_BROWSER") == "1":
-            pytest.fail(f"no browser at {chromium}")
-        pytest.skip(f"no browser at {chromium}")
-    from playwright.sync_api import sync_playwright
-
-    frame, cleaning = read(SAMPLE)
-    frame.loc[0, "coin"] = "<script>document.title='broken'</script>"
-    frame.loc[frame.index[-1], ["coin", "liquidity"]] = "<b>$x$</b>", 99.0
-    tables, pairs = market_tables(frame, cleaning)
-    write_report(tmp_path, frame, tables, pairs, headline=["<i>one</i>", "Warning: two"])
-    problems, asked = [], set()
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_context(offline=True).new_page()
-        page.on("console", lambda message: problems.append(message.text))
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("request", lambda request: asked.add(request.url.partition(":")[0]))
-        page.goto((tmp_path / "report.html").as_uri())
-        page.get_by_role("heading", name="Every column").wait_for()
-        widths = page.eval_on_selector_all("section > img", "all => all.map(i => i.naturalWidth)")
-        page.get_by_text("Click a table cell").wait_for()
-        title, text = page.title(), page.inner_text("body")
-        browser.close()
-    assert problems == []
-    assert asked <= {"file", "data"}, "the page needs the network"
-    assert (title, len(widths), min(widths) > 300) == ("Market report", 8, True)
-    assert "<i>one</i>" in text
-    assert "<b>$x$</b>" in text
 
 
 def test_the_deciles_hold_all_rows_and_are_ordered(sample_table):
@@ -216,10 +183,10 @@ def test_a_store_that_cannot_be_used_is_one_sentence(store, capsys, monkeypatch,
 
 
 def test_a_stopped_look_leaves_no_running_run(store, capsys, monkeypatch):
-    def stop(*args):
+    def stop(*args, **options):
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(eda, "as_page", stop)
+    monkeypatch.setattr(eda, "write_report", stop)
     assert eda.main(["--data", str(SAMPLE)]) == 130
     assert capsys.readouterr().err == "liquidity.eda: stopped.\n"
     (run,) = parents(store)

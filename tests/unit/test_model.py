@@ -126,9 +126,9 @@ def test_what_is_no_table_is_refused_with_that_error_too(model, rows):
     assert caught.value.error_code == "INVALID_PARAMETER_VALUE"
 
 
-def test_a_column_that_stands_there_twice_is_refused(model):
+def test_a_column_that_is_given_twice_is_refused(model):
     twice = pd.concat([frame(), frame()[["price"]]], axis=1)
-    with pytest.raises(MlflowException, match="column price: stands there more than once"):
+    with pytest.raises(MlflowException, match="column price: given more than once"):
         model.unwrap_python_model().predict(None, twice)
 
 

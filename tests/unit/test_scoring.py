@@ -97,20 +97,21 @@ def test_padded_headers_and_the_alias_are_found_and_stay_as_they_stood(model):
     assert scored["error"].to_pylist() == [None]
 
 
-def test_a_column_named_like_a_score_is_kept_under_another_name(model):
+def test_a_column_named_like_a_score_is_kept_under_another_name(inner):
     table = block({}, liquidity=["0.1"], error=["mine"], input_error=["also mine"])
-    scored = score_rows(model.unwrap_python_model(), table)
+    scored = score_rows(inner, table)
     own = ["input_liquidity", "input_input_error", "input_error"]
     assert scored.column_names == [*own, *FEATURES, *SCORES]
     assert scored["input_input_error"].to_pylist() == ["mine"]
-    assert scored["liquidity"].to_pylist() != ["0.1"]
+    assert scored["input_liquidity"].to_pylist() == ["0.1"]
+    assert scored["liquidity"].equals(score_rows(inner, block({}))["liquidity"])
 
 
 @pytest.mark.parametrize(
     ("names", "message"),
     [
         (["24h_volume", "mkt_cap", "1h", "cost"], "column price: missing; .* got 24h_volume, mkt"),
-        (["24h_volume", "mkt_cap", "1h", "price", "volume"], "24h_volume: stands there more than"),
+        (["24h_volume", "mkt_cap", "1h", "price", "volume"], "24h_volume: given more than once"),
     ],
 )
 def test_a_missing_or_repeated_column_is_said(model, names, message):
@@ -138,6 +139,7 @@ def test_csv_cells_are_quoted_where_they_must_be_and_only_there():
 
 
 COLUMNS = "coin,price,1h,24h_volume,mkt_cap"
+AFTERWARDS = "Nothing half-written is left; the same command does what is missing."
 LINE = "bitcoin,41140.0,0.022,34000000000.0,780000000000.0"
 
 
@@ -276,8 +278,12 @@ def test_a_file_that_arrow_may_still_read_ahead_in_is_not_closed(
     (frame.to_parquet if name == "in.parquet" else frame.to_csv)(source)
     monkeypatch.setattr(pa, "OSFile", Watched)
     check_headers([(source, target)], FEATURES)
+
+    def stop(position, scored):
+        raise KeyboardInterrupt
+
     with pytest.raises(KeyboardInterrupt):
-        score_file(inner, source, target, on_block=lambda at, scored: signal.raise_signal(2))
+        score_file(inner, source, target, on_block=stop)
     assert not closed
 
 
@@ -373,7 +379,10 @@ def test_an_output_folder_that_does_not_exist_is_said(champion, write_csv, tmp_p
         ("models:/crypto-liquidity@best", "@best cannot be loaded.*Train one first"),
         ("models:/crypto-liquidity/7", "/7 cannot be loaded"),
         ("nonsense", "nonsense cannot be loaded"),
-        ("models:/stranger/1", "models:/stranger/1 cannot be used: it is of another kind"),
+        (
+            "models:/stranger/1",
+            "stranger/1 cannot be used: its columns are not those of a liquidity",
+        ),
     ],
 )
 def test_a_model_that_cannot_be_used_is_one_sentence(
@@ -410,7 +419,7 @@ def test_a_stop_or_a_kill_leaves_no_half_file(champion, tmp_path, capsys, stop, 
         job.send_signal(stop)
         assert job.wait(timeout=10) == code
         said = job.stderr.read()
-    assert said == ("scoring: stopped; nothing half-written is left.\n" if code == 130 else "")
+    assert said == (f"liquidity.scoring: stopped. {AFTERWARDS}\n" if code == 130 else "")
     assert not target.exists()
     assert partial.exists() == (stop == signal.SIGKILL)
     source.write_text(f"{COLUMNS}\n{LINE}\n")
@@ -440,7 +449,9 @@ def test_a_disk_that_is_full_is_one_sentence_and_no_file(champion, write_csv, tm
         assert score(source, tmp_path / "out.parquet", "--overwrite") == 0
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert capsys.readouterr().err == "scoring: failed: OSError: [Errno 27] File too large\n"
+    assert capsys.readouterr().err == (
+        f"liquidity.scoring: failed: OSError: [Errno 27] File too large. {AFTERWARDS}\n"
+    )
     assert not list(tmp_path.glob("*out.csv*"))
 
 

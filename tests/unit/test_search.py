@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from sklearn.ensemble import RandomForestRegressor
 from sklearn.model_selection import GridSearchCV, KFold
 
 from liquidity.data.table import inputs_and_target
+from liquidity.errors import WorkerLost
 from liquidity.executors.local import local_executor
 from liquidity.search.grid import (
     best_trial,
@@ -179,7 +179,10 @@ def test_a_killed_worker_is_an_error_and_not_a_hang(data):
     def kill_one(trial):
         os.kill(next(iter(processes._processes)), signal.SIGKILL)
 
-    with pytest.raises(BrokenProcessPool), local_executor(1) as processes:
+    with (
+        pytest.raises(WorkerLost, match="a worker process was killed"),
+        local_executor(1) as processes,
+    ):
         run(data, processes, on_trial=kill_one)
 
 

@@ -18,7 +18,7 @@ from liquidity import predict_liquidity, registry
 from liquidity.contract import CHAMPION, MODEL_NAME
 from liquidity.errors import ModelError, TrackingError
 from liquidity.model.gate import Decision
-from liquidity.model.loading import load_champion, load_model
+from liquidity.model.loading import SAME_DAY, load_champion, load_model
 from liquidity.runs.store import check_store
 
 COIN = (GOOD["24h_volume"], GOOD["mkt_cap"], GOOD["1h"], GOOD["price"])
@@ -98,8 +98,9 @@ def test_loading_leaves_nothing_on_the_disk(champion, tmp_path, monkeypatch):
 def test_metadata_of_another_format_is_refused(model_folder, tmp_path):
     folder = shutil.copytree(model_folder, tmp_path / "model")
     metadata = folder / "artifacts/metadata.json"
-    metadata.write_text(metadata.read_text().replace('"format": 2', '"format": 7'))
-    with pytest.raises(ModelError, match="has format 7, expected 2; train again"):
+    known = SAME_DAY.newest_format
+    metadata.write_text(metadata.read_text().replace(f'"format": {known}', '"format": 7'))
+    with pytest.raises(ModelError, match=f"has format 7, expected {known}; train again"):
         load_model(str(folder))
 
 
@@ -111,5 +112,5 @@ def test_a_compiled_file_beside_the_models_code_is_not_run(model_folder, tmp_pat
     target = importlib.util.cache_from_source(str(folder / "model.py"))
     unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH
     py_compile.compile(str(trap), target, invalidation_mode=unchecked, doraise=True)
-    assert load_model(str(folder)).metadata["format"] == 2
+    assert load_model(str(folder)).metadata["format"] == SAME_DAY.newest_format
     assert "it ran" not in capsys.readouterr().out
