@@ -1,6 +1,7 @@
 """The service behind the doors: columns in, scores out. It knows neither Flask nor HTTP.
 
-Scores are columns by name, each of shape (rows,): arrays, or lists where there is one row.
+Scores are columns by name, arrays of shape (rows,); those of a row that went the short way past
+NumPy are its plain values.
 """
 
 import numpy as np
@@ -21,7 +22,7 @@ def score(model, columns, threshold=None):
         len(column) == 1 and type(column[0]) in (float, int) for column in values
     ):
         row = [column[0] for column in values]
-        return [row], {name: [value] for name, value in model.answer_row(row, threshold).items()}
+        return [row], model.answer_row(row, threshold)
     X = model.parse(columns)
     model.check(X, columns)
     return X, model.answer(X, threshold)
@@ -70,7 +71,9 @@ def score_days(served, body, content_type):
 
 def records(scores):
     """One object per row."""
-    columns = [column if type(column) is list else column.tolist() for column in scores.values()]
+    if type(scores["level"]) is str:
+        return [scores]
+    columns = [column.tolist() for column in scores.values()]
     if len(columns) > len(SAME_DAY.outputs):
         return [dict(zip(scores, row, strict=True)) for row in zip(*columns, strict=True)]
     return [
@@ -83,10 +86,10 @@ def records(scores):
 def count(scores):
     """How many rows were scored, High ones and those out of range among them."""
     level, in_range = scores["level"], scores["in_range"]
-    rows = len(level)
-    if rows == 1:  # NumPy would take longer than all else that is done with a row
-        return 1, int(level[0] == HIGH), int(not in_range[0])
-    return rows, int(np.count_nonzero(level == HIGH)), rows - int(np.count_nonzero(in_range))
+    if type(level) is str:
+        return 1, int(level == HIGH), int(not in_range)
+    high, inside = np.count_nonzero(level == HIGH), np.count_nonzero(in_range)
+    return len(level), int(high), len(level) - int(inside)
 
 
 def note(environ, served, X, scores, *, log):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import orjson
 
+from serve.answers import records
 from serve.background import Background
 
 LOG = logging.getLogger("serve")
@@ -41,7 +42,7 @@ class PredictionLog:
         self.flush = self._background.flush
 
     def put(self, request_id, version, X, scores, *, features=None):
-        """Queue the rows of a request: X of shape (rows, features), and their scores by column."""
+        """Queue the rows of a request: X of shape (rows, features) and scores of serve.answers."""
         features = features or self._features
         if self._background.waiting() < WAITING:
             self._background.put((time.time(), request_id, version, features, X, scores))
@@ -73,14 +74,13 @@ class PredictionLog:
         seconds, request_id, version, features, X, scores = request
         when = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
         line = {"time": when, "request_id": request_id, "version": version}
-        names = (*features, *scores)
-        columns = map(_as_list, scores.values())
+        X = X if type(X) is list else X.tolist()
         return b"".join(
             orjson.dumps(
-                line | dict(zip(names, (*values, *row), strict=True)),
+                {**line, **dict(zip(features, values, strict=True)), **row},
                 option=orjson.OPT_APPEND_NEWLINE,
             )
-            for values, *row in zip(_as_list(X), *columns, strict=True)
+            for values, row in zip(X, records(scores), strict=True)
         )
 
     def _append(self, lines):
@@ -108,7 +108,3 @@ def _claim(path):
             lock.close()
         else:
             return name, lock
-
-
-def _as_list(values):
-    return values if type(values) is list else values.tolist()

@@ -10,7 +10,7 @@ import pytest
 from serve import background, prediction_log
 from serve.prediction_log import PredictionLog
 
-SCORES = {"liquidity": [0.1], "level": ["Low"]}
+SCORES = {"liquidity": 0.1, "level": "Low"}
 
 
 @pytest.fixture
