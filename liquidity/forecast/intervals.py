@@ -1,4 +1,4 @@
-"""The 90 % interval and P(High) of a forecast, from signed out-of-fold residuals by groups.
+"""The interval and P(High) of a forecast, from signed out-of-fold residuals by groups.
 
 A single quantile of residuals holds 90 % in total and 65 % of the most volatile third, so the
 residuals are kept apart by volatility: 10 groups of absd30 for rows with at least 30 days of

@@ -3,7 +3,9 @@
 import numpy as np
 import pandas as pd
 
-MISS = 20  # 2 / (1 - coverage) for 90 %: what a miss costs per unit, in the interval score
+from liquidity.contract import COVERAGE
+
+MISS = round(2 / (1 - COVERAGE), 9)  # what a miss costs per unit, in the interval score
 BLOCK_DAYS, RESAMPLES = 30, 1000
 FEWEST_BLOCKS = 4  # draws of fewer say little about the spread
 
@@ -34,7 +36,7 @@ def brier(happened, p):
 
 
 def interval_score(y, lower, upper):
-    """Mean width plus 20 times the miss (Winkler 1972), for intervals of 90 %; lower is better."""
+    """Mean width plus MISS times the miss (Winkler 1972), for intervals of COVERAGE; lower is better."""
     miss = np.maximum(lower - y, 0) + np.maximum(y - upper, 0)
     return float(np.mean(upper - lower + MISS * miss))
 

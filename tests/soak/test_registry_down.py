@@ -140,7 +140,9 @@ def test_a_start_with_neither_registry_nor_copy_waits_for_the_registry(
     opened = time.monotonic() - started
     status, answer = post(f"{server.url}/predict", GOOD)
     assert status == 503
-    assert "could not be had from the registry, and the server's log says why" in answer["message"]
+    assert (
+        "could not be fetched from the registry, and the server's log says why" in answer["message"]
+    )
     come_back()
     started = time.monotonic()
     while post(f"{server.url}/predict", GOOD)[0] != 200:

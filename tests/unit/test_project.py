@@ -48,6 +48,18 @@ def test_every_requirement_is_pinned_exactly():
             assert re.fullmatch(r"[\w\[\]-]+==[\w.]+|-r requirements\S*\.txt", line), line
 
 
+def test_the_first_command_of_the_readme_pins_what_the_project_pins():
+    """MLflow upgrades a store for good, so the first command has to bring the project's version."""
+    readme = (PROJECT / "README.md").read_text()
+    (command,) = re.findall(r"^pip install .* mlflow run .*$", readme, re.MULTILINE)
+    pins = [*(PROJECT / "requirements.txt").read_text().split()]
+    pins += (PROJECT / "requirements-dev.txt").read_text().split()
+    named = re.findall(r"(\w+)==([\w.]+)", command)
+    assert [name for name, _ in named] == ["mlflow", "uv"]
+    for name, version in named:
+        assert f"{name}=={version}" in pins
+
+
 def test_the_models_packages_are_installed_and_pinned_with_the_model():
     pins = (PROJECT / "requirements.txt").read_text()
     for package in REQUIREMENTS:
