@@ -116,6 +116,7 @@ def metrics():
 def openapi():
     """OpenAPI 3.1, with the numbers of the served model."""
     try:
-        return document(facts(served()))
+        known = facts(served())
     except NoModel:
-        return document(facts())
+        known = facts()
+    return document(known, forecasts=bool(_forecasts()))

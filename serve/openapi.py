@@ -38,8 +38,10 @@ ERRORS = {
 }
 
 
-def document(facts):
-    """The document of a server whose model these are the facts of (serve.facts)."""
+def document(facts, *, forecasts=True):
+    """The document of a server whose model these are the facts of (serve.facts), with the address
+    of forecasts where some are loaded.
+    """
     return {
         "openapi": "3.1.0",
         "info": {
@@ -50,7 +52,7 @@ def document(facts):
             "where it sends one.",
         },
         "security": [{}, {"bearer": []}, {"basic": []}],
-        "paths": _paths(facts),
+        "paths": _paths(facts) | (_forecast_path() if forecasts else {}),
         "components": {
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
@@ -94,7 +96,7 @@ def _schemas(facts):
             {
                 "horizon": {"type": "integer", "description": "Days after the newest of the rows"},
                 "date": {**TEXT, "description": "The day that the forecast is for"},
-                **_scores({**facts, "target": "liquidity", "target_is_ratio": True}),
+                **_range(),
                 "p_high": {"type": "number", "description": f"Probability that it is {HIGH}"},
                 "model": _object(NAMED),
             }
@@ -129,6 +131,18 @@ def _fields(facts):
             "description": f"{column.label} in {column.unit}: {column.hint}",
         }
     return fields
+
+
+def _range():
+    """A forecast, whose model has a coverage of its own."""
+    number = {"type": "number"}
+    return {
+        "liquidity": {**number, "minimum": 0, "description": "The median forecast"},
+        "level": LEVEL,
+        "lower": {**number, "minimum": 0, "description": "Lower end of its range"},
+        "upper": {**number, "description": "Upper end of its range"},
+        "in_range": {"type": "boolean", "description": "Whether the model has seen such values"},
+    }
 
 
 def _day():
@@ -208,13 +222,6 @@ def _paths(facts):
             _json(_ref("Payload"), example={"dataframe_records": [example]}) | {CSV: table},
             _json(_object({"predictions": {"type": "array", "items": _ref("Scores")}})),
         ),
-        "/forecast": _post(
-            "Forecast one coin's liquidity after the newest of its days, at every horizon that has "
-            "a champion",
-            _json(_ref("Days"), example={"rows": [{DATE: "2026-01-31", **_day_example()}]}),
-            _json(_ref("Forecasts")),
-            404,
-        ),
         "/batch": _post(
             "Score a CSV file: every row comes back in its order, with its scores or its error; to "
             "a form with an apostrophe before text that a spreadsheet would take for a formula",
@@ -227,6 +234,18 @@ def _paths(facts):
         "/model": _get("The served model and where it came from", _json(_ref("Model")), 401, 503),
         "/metrics": _get("Prometheus", {"text/plain": {"schema": TEXT}}, 401),
         "/openapi.json": _get("This document", _json({"type": "object"}), 401),
+    }
+
+
+def _forecast_path():
+    return {
+        "/forecast": _post(
+            "Forecast one coin's liquidity after the newest of its days, at every horizon that has "
+            "a champion",
+            _json(_ref("Days"), example={"rows": [{DATE: "2026-01-31", **_day_example()}]}),
+            _json(_ref("Forecasts")),
+            404,
+        ),
     }
 
 

@@ -23,7 +23,8 @@ SECRETS = (TEXT.lower(), "90417733")
 RAW = 50
 LOGGED = re.compile(
     r"[\d-]{10} [\d:]{8},\d{3} INFO serve(\.request: [!-~]{1,200} [!-~]{0,200} \d{3} [\d.]+"
-    r" ms id=[A-Za-z0-9._-]{1,64} version=[\d-]+|: serving crypto-liquidity version .*)"
+    r" ms id=[A-Za-z0-9._-]{1,64} version=[\d,:d-]+|: serving crypto-liquidity version .*"
+    r"|: models:/crypto-liquidity-\d+d@champion is not there yet: .*)"
     r"|Serving on http.*"
 )
 TYPES = {

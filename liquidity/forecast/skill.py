@@ -36,7 +36,7 @@ def brier(happened, p):
 
 
 def interval_score(y, lower, upper):
-    """Mean width plus MISS times the miss (Winkler 1972), for intervals of COVERAGE; lower is better."""
+    """Mean width plus MISS times the miss (Winkler 1972); lower is better."""
     miss = np.maximum(lower - y, 0) + np.maximum(y - upper, 0)
     return float(np.mean(upper - lower + MISS * miss))
 

@@ -24,6 +24,15 @@ from liquidity.runs.records import (
 )
 from liquidity.search.grid import ranks
 
+# How a trial's run is called, by the params that it has.
+TRIAL_NAMES = {
+    "n_estimators": "{} trees",
+    "max_depth": "depth {}",
+    "min_samples_split": "split {}",
+    "min_samples_leaf": "leaf {}",
+    "max_features": "features {}",
+}
+
 
 @contextmanager
 def parent_run(*, experiment, params, tags, outer=None):
@@ -74,7 +83,11 @@ def log_trial(parent, trial, *, resumed_from=None):
     client = mlflow.MlflowClient()
     end = now()
     start = end - int(1000 * trial.fit_seconds)
-    name = ", ".join(f"{name} {value}" for name, value in sorted(trial.params.items()))
+    name = ", ".join(
+        TRIAL_NAMES[param].format(trial.params[param])
+        for param in TRIAL_NAMES
+        if param in trial.params
+    )
     tags = {
         MLFLOW_PARENT_RUN_ID: parent.info.run_id,
         MLFLOW_RUN_NAME: name,
