@@ -86,7 +86,7 @@ def score(bench, folder, address):
 
 @contextmanager
 def dask_cluster(folder, workers):
-    """The address of a scheduler with so many workers of one thread, as docs/cluster.md starts them."""
+    """A scheduler with so many one-thread workers, as docs/cluster.md starts them; its address."""
     port = free_port()
     address, place = f"tcp://127.0.0.1:{port}", folder / f"dask-{workers}"
     place.mkdir(exist_ok=True)

@@ -1,0 +1,98 @@
+"""The house: imports point one way, and facts come from one place."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from support import PROJECT
+
+PACKAGES = ("liquidity", "serve")
+
+
+def modules():
+    """`{module: path}` of the library and the server."""
+    paths = [path for package in PACKAGES for path in (PROJECT / package).rglob("*.py")]
+    names = (".".join(path.relative_to(PROJECT).with_suffix("").parts) for path in paths)
+    return {name.removesuffix(".__init__"): path for name, path in zip(names, paths, strict=True)}
+
+
+def imports_of(path, known):
+    """The modules that a file imports, at its top or later."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                found.add(inner if inner in known else node.module)
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found
+
+
+def test_no_imports_go_in_a_circle():
+    known = modules()
+    graph = {name: imports_of(path, known) & known.keys() for name, path in known.items()}
+    done = set()
+
+    def visit(name, above):
+        assert name not in above, " -> ".join([*above[above.index(name) :], name])
+        if name not in done:
+            for other in sorted(graph[name]):
+                visit(other, [*above, name])
+            done.add(name)
+
+    for name in graph:
+        visit(name, [])
+
+
+def test_the_library_knows_nothing_of_the_server():
+    known = modules()
+    for name, path in known.items():
+        if name.startswith("liquidity"):
+            assert not [other for other in imports_of(path, known) if other.startswith("serve")]
+
+
+def test_the_contract_imports_the_standard_library_alone():
+    code = "import sys; before = set(sys.modules); import liquidity.contract; "
+    code += "print(*sorted(set(sys.modules) - before))"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True
+    )
+    loaded = {name.partition(".")[0] for name in result.stdout.split()}
+    assert loaded - {"liquidity"} <= sys.stdlib_module_names
+
+
+def test_scikit_learns_estimators_are_those_of_the_pipeline():
+    """Nothing but the pipeline, its search and what judges it knows scikit-learn."""
+    known = modules()
+    for name, path in known.items():
+        estimators = {
+            other
+            for other in imports_of(path, known)
+            if re.match(r"sklearn\.(ensemble|tree|pipeline|preprocessing)", other)
+        }
+        assert not estimators or name.startswith("liquidity.search."), name
+
+
+def test_no_test_module_imports_another():
+    tests = {path.stem: path for path in (PROJECT / "tests").rglob("test_*.py")}
+    for path in tests.values():
+        assert not imports_of(path, {}) & tests.keys(), path
+
+
+def test_no_constant_is_written_out_in_a_text():
+    """A changed threshold, coverage or target would make such a text a lie."""
+    for path in [
+        *modules().values(),
+        PROJECT / "train.py",
+        *Path(PROJECT / "serve").rglob("*.html"),
+    ]:
+        if path.name == "contract.py":
+            continue
+        text = re.sub(r'"""(.*?)"""', "", path.read_text(), flags=re.DOTALL)
+        text = re.sub(r"#.*", "", text)
+        assert not re.search(r"90 %|above 0\.5|24h_volume / mkt_cap|log10\(liquidity \+ 0", text), (
+            path
+        )
