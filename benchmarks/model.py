@@ -13,9 +13,9 @@ import pandas as pd
 
 from benchmarks.measure import SAMPLE, apart, run
 from liquidity import registry
-from liquidity.contract import MODEL_NAME
+from liquidity.contract import COVERAGE, EPSILON, MODEL_NAME
 from liquidity.data.market import read_market
-from liquidity.data.table import build_table, inputs_and_target
+from liquidity.data.table import build_table, describe_target, inputs_and_target
 from liquidity.model.gate import Decision
 from liquidity.model.loading import load_model
 from liquidity.model.packaging import log_model
@@ -47,7 +47,7 @@ def register():
     """Our model as champion, its pipeline as `plain`, and pickled here; all of one forest."""
     table, pipeline = fit(TREES)
     with mlflow.start_run():
-        ours = log_model(pipeline, table, quantile=0.4, digest="benchmark")
+        ours = log_ours(pipeline, table)
         plain = mlflow.sklearn.log_model(
             pipeline, name="plain", skops_trusted_types=["sklearn.tree._tree.Tree"],
             input_example=table[list(ROW)].head(3), pip_requirements=[],
@@ -56,6 +56,19 @@ def register():
     mlflow.register_model(plain, "plain")
     for name, step in (("scaler", pipeline[0]), ("forest", pipeline[-1])):
         Path(f"{name}.pkl").write_bytes(pickle.dumps(step))
+
+
+def log_ours(pipeline, table):
+    """Log the pipeline as a same-day model of the active run; returns its URI."""
+    return log_model(
+        pipeline,
+        table,
+        inputs_and_target(table)[0],
+        horizon=0,
+        target=describe_target(table),
+        interval={"coverage": COVERAGE, "quantile": 0.4, "epsilon": EPSILON},
+        digest="benchmark",
+    )
 
 
 def model(bench):
@@ -84,7 +97,7 @@ def one_row(trees, rounds):
     """Microseconds of a row through the model and through the pipeline, round by round."""
     table, pipeline = fit(trees)
     with mlflow.start_run():
-        ours = load_model(log_model(pipeline, table, quantile=0.4, digest="benchmark"))
+        ours = load_model(log_ours(pipeline, table))
     X = inputs_and_target(table)[0][:1]
 
     def microseconds(function, number):
