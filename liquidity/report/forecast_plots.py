@@ -51,7 +51,7 @@ def forecast_vs_actual(y, mu, *, horizon):
 
 
 def coverage(inside, month, volatility):
-    """The share of rows within their interval, by month and by decile of volatility."""
+    """The share of rows within their interval, by month and decile of volatility (?: unknown)."""
     figure = Figure(figsize=(11, 4), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=[3, 2])
     monthly = pd.Series(inside).groupby(month).agg(["mean", "size"])
@@ -60,7 +60,7 @@ def coverage(inside, month, volatility):
     _date_axis(left)
     groups = pd.Series(inside).groupby(volatility).agg(["mean", "size"])
     groups = groups[groups["size"] >= FEWEST]
-    labels = ["unknown" if number == 10 else str(number + 1) for number in groups.index]
+    labels = ["?" if number == 10 else str(number + 1) for number in groups.index]
     right.bar(labels, groups["mean"], color=BLUE)
     for axes, title in ((left, "by month"), (right, "by decile of volatility")):
         axes.axhline(COVERAGE, color=ORANGE, linestyle="--", linewidth=1)
