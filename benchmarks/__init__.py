@@ -1,1 +1,1 @@
-"""Every figure that README quotes, measured side by side: `python -m benchmarks`."""
+"""Every figure of docs/performance.md, measured side by side: `python -m benchmarks`."""

@@ -1,8 +1,8 @@
-"""Measure every figure that README quotes, or some of them, and keep them in one JSON file.
+"""Measure every figure of docs/performance.md, or some of them, and keep them in one JSON file.
 
     python -m benchmarks [PART ...] [--quick]    measure; parts that are not named keep theirs
-    python -m benchmarks --table                 print README's tables out of the JSON
-    python -m benchmarks --publish               put them into README and draw its picture
+    python -m benchmarks --table                 print the page's tables out of the JSON
+    python -m benchmarks --publish               put them into the page and draw its picture
 
 The exit code is 1 where a measurement failed; the others are kept all the same.
 """
@@ -72,7 +72,7 @@ def main(argv=None):
 
 
 def show(args, path):
-    """README's tables, on paper or in place."""
+    """The page's tables, on paper or in place."""
     try:
         results = report.read(path)
         if args.table:
@@ -136,8 +136,8 @@ def parse_arguments(argv):
     )  # fmt: skip
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--quick", action="store_true", help="all in small")
-    parser.add_argument("--table", action="store_true", help="print README's tables")
-    parser.add_argument("--publish", action="store_true", help="write them into README")
+    parser.add_argument("--table", action="store_true", help="print the page's tables")
+    parser.add_argument("--publish", action="store_true", help="write them into the page")
     args = parser.parse_args(argv)
     for part in args.parts:
         if part not in PARTS:

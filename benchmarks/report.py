@@ -1,4 +1,4 @@
-"""Results as JSON, as a table, as README's section and its picture."""
+"""Results as JSON, as a table, as a section of docs/performance.md and its picture."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from liquidity.report.style import BLUE, GREY, ORANGE
 
 RESULTS = PROJECT / "benchmarks/results/bench.json"
 QUICK = PROJECT / "benchmarks/results/quick.json"
-README, PICTURE = PROJECT / "README.md", PROJECT / "docs/growth.png"
+PAGE, PICTURE = PROJECT / "docs/performance.md", PROJECT / "docs/growth.png"
 BEGIN, END = "<!-- from here: python -m benchmarks --publish -->", "<!-- to here -->"
 PACKAGES = ("mlflow", "scikit-learn", "numpy", "pandas", "onnxruntime", "flask", "granian")
 
@@ -140,7 +140,7 @@ def show(console, results):
 
 
 def markdown(results):
-    """README's tables: all ratios, and all figures behind them."""
+    """The page's tables: all ratios, and all figures behind them."""
     on, parts = results["machine"], results["parts"]
     dates = sorted(part["date"][:10] for part in parts.values())
     packages = ", ".join(f"{name} {on[name]}" for name in PACKAGES)
@@ -184,13 +184,13 @@ def figures_tables(name, part):
 
 
 def publish(results):
-    """Put the tables into README and draw its picture."""
-    text = README.read_text()
+    """Put the tables into the page and draw its picture."""
+    text = PAGE.read_text()
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise ValueError(f"README.md has no lines {BEGIN} and {END}")
-    README.write_text(f"{before}{BEGIN}\n\n{markdown(results)}\n\n{END}{after}")
+        raise ValueError(f"{PAGE} has no lines {BEGIN} and {END}")
+    PAGE.write_text(f"{before}{BEGIN}\n\n{markdown(results)}\n\n{END}{after}")
     draw(results).savefig(PICTURE, dpi=110)
 
 

@@ -36,8 +36,8 @@ def bench(tmp_path):
     return Bench(tmp_path, quick=True, console=Console(file=io.StringIO()))
 
 
-def test_readme_quotes_what_the_results_hold():
-    published = report.README.read_text().partition(report.BEGIN)[2].partition(report.END)[0]
+def test_the_page_has_what_the_results_hold():
+    published = report.PAGE.read_text().partition(report.BEGIN)[2].partition(report.END)[0]
     assert published.strip() == report.markdown(report.read(report.RESULTS))
 
 
@@ -88,14 +88,14 @@ def test_every_curve_is_drawn_for_the_parts_that_there_are(tmp_path):
 
 
 def test_publishing_replaces_what_stands_between_the_marks(tmp_path, monkeypatch):
-    readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
-    monkeypatch.setattr(report, "README", readme)
+    page = tmp_path / "performance.md"
+    page.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    monkeypatch.setattr(report, "PAGE", page)
     monkeypatch.setattr(report, "PICTURE", tmp_path / "growth.png")
     report.publish(RESULTS)
-    first = readme.read_text()
+    first = page.read_text()
     report.publish(RESULTS)
-    assert readme.read_text() == first
+    assert page.read_text() == first
     assert first.startswith("before\n")
     assert first.endswith("\nafter\n")
     assert "old" not in first
