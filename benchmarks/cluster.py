@@ -86,7 +86,7 @@ def score(bench, folder, address):
 
 @contextmanager
 def dask_cluster(folder, workers):
-    """A scheduler with so many one-thread workers, as docs/cluster.md starts them; its address."""
+    """The address of a scheduler with so many one-thread workers, started as in docs/cluster.md."""
     port = free_port()
     address, place = f"tcp://127.0.0.1:{port}", folder / f"dask-{workers}"
     place.mkdir(exist_ok=True)

@@ -3,16 +3,20 @@
 import io
 import json
 import math
+import re
+import statistics
 import subprocess
 import time
 
 import pytest
 from rich.console import Console
+from support import PROJECT
 
 from benchmarks import __main__ as benchmarks
 from benchmarks import report
 from benchmarks.measure import Bench, apart, family, process, run
 from benchmarks.servers import check_wrk
+from liquidity.report.formatting import short_number
 
 PART = {
     "date": "2026-11-25T08:00:00+00:00",
@@ -39,6 +43,23 @@ def bench(tmp_path):
 def test_the_page_has_what_the_results_hold():
     published = report.PAGE.read_text().partition(report.BEGIN)[2].partition(report.END)[0]
     assert published.strip() == report.markdown(report.read(report.RESULTS))
+
+
+def test_readme_has_the_medians_of_three_ratios():
+    """Whoever measures anew and publishes writes them into README by hand."""
+    quoted = {
+        "search": "GridSearchCV with mlflow autolog / this search, tracked: 27 trials, seconds",
+        "serving": "python -m serve / mlflow models serve, this model: one row, requests/s",
+        "files": "liquidity.scoring / mlflow models predict on the pipeline: "
+        "1,000,000 rows, rows/s",
+    }
+    parts = report.read(report.RESULTS)["parts"]
+    medians = [
+        short_number(statistics.median(dict(report.ratios(parts[name]))[text]))
+        for name, text in quoted.items()
+    ]
+    section = (PROJECT / "README.md").read_text().partition("## How fast")[2].partition("\n## ")[0]
+    assert re.findall(r"^\|.*\| ([\d.,]+) \|$", section, re.MULTILINE) == medians
 
 
 def test_the_table_has_ratios_within_rounds_and_the_figures_behind_them():
