@@ -99,13 +99,22 @@ def kind_of(horizon):
 
 def champion_version(name):
     """The champion's ModelVersion, or None."""
+    client = mlflow.MlflowClient()
     try:
-        return mlflow.MlflowClient().get_model_version_by_alias(name, CHAMPION)
+        return client.get_model_version_by_alias(name, CHAMPION)
     except MlflowException as error:
-        # An unknown alias is INVALID_PARAMETER_VALUE in this version of MLflow.
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+        # An unknown alias is INVALID_PARAMETER_VALUE in this version of MLflow. A server with
+        # passwords refuses a model that does not exist as it does one of somebody else's.
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE") or (
+            error.error_code == "PERMISSION_DENIED" and not _is_registered(client, name)
+        ):
             return None
         raise
+
+
+def _is_registered(client, name):
+    """Whether a model of this name is among those that the user may see."""
+    return any(model.name == name for model in client.search_registered_models(f"name = '{name}'"))
 
 
 def load_model(model_uri):

@@ -13,6 +13,9 @@ import sqlalchemy
 
 from liquidity.errors import TrackingError, first_line
 
+# What MLflow makes of the status codes 401 and 403.
+REFUSED = ("UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED", "PERMISSION_DENIED")
+
 
 def quieten_mlflow():
     """Keep MLflow's migrations, tracebacks and a link per trial out of the progress bar's way."""
@@ -42,6 +45,11 @@ def check_store():
         where = f"The MLflow store at {' and '.join(uris)}"
         if schemas := re.search(r"found version (\w+), but expected (\w+)", str(error)):
             raise TrackingError(f"{where} {_other_schema(*schemas.groups())}") from error
+        if getattr(error, "error_code", None) in REFUSED:
+            raise TrackingError(
+                f"{where} does not let you in: {first_line(error)}. If it asks for passwords, set "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
+            ) from error
         raise TrackingError(
             f"{where} cannot be used: {first_line(error)}. Start the server, make the file "
             "writable, or set MLFLOW_TRACKING_URI to a store that works."

@@ -7,18 +7,21 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import mlflow
 import pandas as pd
 import pytest
-from mlflow.exceptions import MlflowException
+from mlflow.exceptions import PERMISSION_DENIED, MlflowException
 from support import GOOD, PROJECT
 
 from liquidity import predict_liquidity, registry
 from liquidity.contract import CHAMPION, MODEL_NAME
 from liquidity.errors import ModelError, TrackingError
 from liquidity.model.gate import Decision
-from liquidity.model.loading import SAME_DAY, load_champion, load_model
+from liquidity.model.loading import SAME_DAY, champion_version, load_champion, load_model
 from liquidity.runs.store import check_store
 
 COIN = (GOOD["24h_volume"], GOOD["mkt_cap"], GOOD["1h"], GOOD["price"])
@@ -43,6 +46,39 @@ def test_a_read_only_store_is_named(store, monkeypatch, tmp_path):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     with pytest.raises(TrackingError, match="readonly"):
         check_store()
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_store_with_passwords_says_how_to_give_one(monkeypatch, status):
+    class Refuse(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(status)
+            self.end_headers()
+
+        do_POST = do_GET
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refuse) as server:
+        threading.Thread(target=server.serve_forever).start()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.server_port}")
+        with pytest.raises(TrackingError, match=f"{status} .*set MLFLOW_TRACKING_USERNAME and MLF"):
+            check_store()
+        server.shutdown()
+
+
+def test_a_server_with_passwords_refuses_to_say_whether_there_is_a_champion(store, monkeypatch):
+    """It says so of a model that is not registered yet, as before everybody's first training."""
+
+    def refuse(*_):
+        raise MlflowException("Permission denied", error_code=PERMISSION_DENIED)
+
+    monkeypatch.setattr(mlflow.MlflowClient, "get_model_version_by_alias", refuse)
+    assert champion_version("new") is None
+    store.create_registered_model("old")
+    with pytest.raises(MlflowException, match="Permission denied"):
+        champion_version("old")
 
 
 def test_checking_leaves_the_environment_as_it_was(store, monkeypatch):
