@@ -8,6 +8,9 @@ from pathlib import Path
 
 from support import PROJECT
 
+from liquidity import contract
+from liquidity.model import model
+
 PACKAGES = ("liquidity", "serve")
 
 
@@ -64,6 +67,12 @@ def test_the_contract_imports_the_standard_library_alone():
     assert loaded - {"liquidity"} <= sys.stdlib_module_names
 
 
+def test_what_the_registered_code_repeats_is_what_the_contract_says():
+    """It imports nothing of this project, so it cannot read it there."""
+    for name in ("EPSILON", "COIN", "DATE"):
+        assert getattr(model, name) == getattr(contract, name), name
+
+
 def test_scikit_learns_estimators_are_those_of_the_pipeline():
     """Nothing but the pipeline, its search and what judges it knows scikit-learn."""
     known = modules()
@@ -74,6 +83,24 @@ def test_scikit_learns_estimators_are_those_of_the_pipeline():
             if re.match(r"sklearn\.(ensemble|tree|pipeline|preprocessing)", other)
         }
         assert not estimators or name.startswith("liquidity.search."), name
+
+
+def test_the_server_starts_without_what_only_a_training_needs():
+    code = "import sys, serve.worker, serve.__main__; print(*sys.modules)"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True
+    )
+    loaded = {name.partition(".")[0] for name in result.stdout.split()}
+    assert {"flask", "mlflow"} <= loaded
+    assert not {"pandera", "sklearn", "skrub", "skops", "onnx", "matplotlib", "rich"} & loaded
+
+
+def test_a_module_can_be_held_in_mind():
+    """`model.py` is one file because MLflow keeps one with each model."""
+    paths = {**modules(), "train": PROJECT / "train.py"}
+    lines = {name: len(path.read_text().splitlines()) for name, path in paths.items()}
+    assert lines.pop("liquidity.model.model") < 700
+    assert max(lines.values()) < 400, max(lines, key=lines.get)
 
 
 def test_no_test_module_imports_another():

@@ -3,20 +3,24 @@
 import importlib.util
 import os
 import py_compile
+import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import mlflow
 import pandas as pd
 import pytest
 from mlflow.exceptions import PERMISSION_DENIED, MlflowException
-from support import GOOD, PROJECT
+from support import GOOD, PROJECT, SMALL
 
+import train
 from liquidity import predict_liquidity, registry
 from liquidity.contract import CHAMPION, MODEL_NAME
 from liquidity.errors import ModelError, TrackingError
@@ -46,6 +50,28 @@ def test_a_read_only_store_is_named(store, monkeypatch, tmp_path):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     with pytest.raises(TrackingError, match="readonly"):
         check_store()
+
+
+@pytest.mark.parametrize(
+    ("schema", "said"),
+    [
+        # That of MLflow 3.16.
+        ("b7e2c1a4d9f3", "was made by an MLflow older than .*: back it up, then run `mlflow db up"),
+        ("0123456789ab", r"was made or upgraded by an MLflow newer than .*needs mlflow==\S+\. Set"),
+    ],
+)
+def test_a_store_of_another_mlflow_ends_a_training_with_one_sentence(
+    empty_store, tmp_path, monkeypatch, capsys, schema, said
+):
+    path = shutil.copy(empty_store, tmp_path / "mlflow.db")
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("UPDATE alembic_version SET version_num = ?", [schema])
+        database.commit()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{path}")
+    assert train.main(SMALL) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.match(rf"train.py: The MLflow store at sqlite:\S+ {said}", line), line
+    assert f"its schema is {schema}" in line
 
 
 @pytest.mark.parametrize("status", [401, 403])
