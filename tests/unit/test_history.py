@@ -114,7 +114,7 @@ def panels(draw, *, ordered=False, known=False, gaps=True):
     return take((coin, day, volume, cap, price), order)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(panels())
 def test_features_are_what_the_definition_says(panel):
     X, used = history_features(*panel)
@@ -123,7 +123,7 @@ def test_features_are_what_the_definition_says(panel):
     np.testing.assert_allclose(X, expected, rtol=1e-9, atol=1e-9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(panels(), st.integers(0, 2**32 - 1))
 def test_features_have_the_same_bits_however_the_rows_arrive(panel, seed):
     random = np.random.default_rng(seed)
@@ -161,7 +161,7 @@ def test_features_have_the_same_bits_however_the_rows_arrive(panel, seed):
         assert same(history_features(*request)[0][-1:], X[[row]])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(panels(ordered=True), st.data())
 def test_a_stream_has_the_bits_of_the_panel_in_blocks_of_any_size(panel, data):
     X, used = history_features(*panel)
@@ -174,7 +174,7 @@ def test_a_stream_has_the_bits_of_the_panel_in_blocks_of_any_size(panel, data):
     assert same(np.concatenate([part[1] for part in parts]), used)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(panels(), st.integers(0, 2**32 - 1))
 def test_looking_back_fewer_days_has_the_bits_of_a_shorter_history(panel, seed):
     day = panel[1]

@@ -10,7 +10,7 @@ from liquidity.forecast.panel import embargo_split, horizon_target, repeat_young
 from liquidity.model.model import UNKNOWN_COIN, UNKNOWN_DAY, history_features, logarithms
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.sampled_from([1, 7, 30]))
 def test_the_target_is_the_level_exactly_horizon_days_later(seed, rows, horizon):
     random = np.random.default_rng(seed)
