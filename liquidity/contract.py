@@ -20,12 +20,16 @@ class Rule:
 
 @dataclass(frozen=True)
 class Column:
-    """A number column: its rule, and how people are told about it."""
+    """A number column: its rule, and how people are told about it.
+
+    `example` is its number in the coin that documents and messages show.
+    """
 
     label: str
     unit: str
     hint: str
     rule: Rule
+    example: str
 
 
 # Columns of a snapshot file.
@@ -43,15 +47,18 @@ CHANGE_RULE = Rule(-1)
 
 # The model's inputs. Their order counts: a forest draws its random numbers by column position.
 INPUTS = {
-    VOLUME: Column("24 h volume", "USD", "traded in the last 24 hours, such as 8300000", Rule(0)),
+    VOLUME: Column(
+        "24 h volume", "USD", "traded in the last 24 hours, such as 8300000", Rule(0), "1e7"
+    ),
     MARKET_CAP: Column(
         "Market cap",
         "USD",
         "all coins at today's price, such as 212000000",
         Rule(0, included=False),
+        "1e8",
     ),
-    CHANGE_1H: Column("1 h change", FRACTION, "of the price; 0.022 is 2.2 %", CHANGE_RULE),
-    PRICE: Column("Price", "USD", "of one coin, such as 1.09", Rule(0)),
+    CHANGE_1H: Column("1 h change", FRACTION, "of the price; 0.022 is 2.2 %", CHANGE_RULE, "0.01"),
+    PRICE: Column("Price", "USD", "of one coin, such as 1.09", Rule(0), "1.0"),
 }
 FEATURES = list(INPUTS)
 # Those of a forecast, beside the coin and the date that it may know; 1h says nothing of days.

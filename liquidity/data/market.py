@@ -13,6 +13,7 @@ from liquidity.contract import (
     CHANGES,
     COLUMNS,
     DATE,
+    FEATURES,
     INPUTS,
     KEYS,
     LARGEST,
@@ -28,7 +29,7 @@ from liquidity.data.readers import api_cells, column_name, read_cells, snapshot_
 from liquidity.errors import MarketDataError
 
 # Without these a row has no target or no complete set of inputs.
-REQUIRED = (VOLUME, MARKET_CAP, PRICE, CHANGE_1H)
+REQUIRED = tuple(dict.fromkeys((VOLUME, MARKET_CAP, PRICE, *FEATURES)))
 OUTLIER_COLUMNS = [PRICE, VOLUME, MARKET_CAP]
 PROBLEMS_SHOWN = 20
 # The median of |1h| over a market, on quiet and on wild days: 0.0013 to 0.027 on 48 month starts.
