@@ -12,7 +12,7 @@ import orjson
 import pyarrow as arrow
 from pyarrow import csv, parquet
 
-from liquidity.contract import CHANGE_1H, COIN, DATE, INPUTS
+from liquidity.contract import COIN, DATE, FORECAST_FEATURES, INPUTS
 from serve.limits import MAX_COLUMNS, MAX_ROWS
 
 JSON, CSV, PARQUET = "application/json", "text/csv", "application/vnd.apache.parquet"
@@ -22,9 +22,8 @@ PARQUET_ERRORS = (OSError, ValueError, OverflowError, arrow.ArrowException)
 # A coin as documents and messages show one.
 EXAMPLE = {name: column.example for name, column in INPUTS.items()}
 RECORDS_HINT = "[{" + ", ".join(f'"{name}": {text}' for name, text in EXAMPLE.items()) + "}]"
-DAYS_HINT = RECORDS_HINT.replace("[{", f'[{{"{DATE}": "2026-01-31", ').replace(
-    f', "{CHANGE_1H}": 0.01', ""
-)
+DAY = ", ".join(f'"{name}": {EXAMPLE[name]}' for name in FORECAST_FEATURES)
+DAYS_HINT = f'[{{"{DATE}": "2026-01-31", {DAY}}}]'
 
 
 class InputError(ValueError):
