@@ -47,9 +47,14 @@ def behind_gateway(app):
 def main():
     name, port = sys.argv[1:]
     Granian(
-        f"benchmarks.apps:{name}", factory=True, interface=Interfaces.RSGI, port=int(port),
-        http=HTTPModes.http1, websockets=False, log_enabled=False,
-    ).serve()  # fmt: skip
+        f"benchmarks.apps:{name}",
+        factory=True,
+        interface=Interfaces.RSGI,
+        port=int(port),
+        http=HTTPModes.http1,
+        websockets=False,
+        log_enabled=False,
+    ).serve()
 
 
 if __name__ == "__main__":

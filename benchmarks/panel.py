@@ -1,13 +1,13 @@
 """Training on hundreds of thousands of rows: peak memory and time of all processes together."""
 
-import sys
+from functools import partial
 
 import pandas as pd
 
-from benchmarks.measure import PROJECT, REAL_DATA, run
+from benchmarks.measure import PROJECT, REAL_DATA, python, run
 
 PANEL = REAL_DATA / "panel/coingecko_daily_2019-01-01_2024-07-14.parquet"
-GRID = {"n-estimators": "10,20", "max-depth": "20", "min-samples-split": "5", "cv": "3"}
+GRID = "--n-estimators 10,20 --max-depth 20 --min-samples-split 5 --cv 3"
 
 
 def panel(bench):
@@ -17,21 +17,17 @@ def panel(bench):
         bench.notes.append(f"Not measured: there is no panel/{PANEL.name} in {where}.")
         return
     data = bench.folder / "market.parquet"
-    rows = prepare(PANEL, data)
-    options = [part for name, value in GRID.items() for part in (f"--{name}", value)]
-    # Not in place of the model that other parts compare.
-    command = [sys.executable, PROJECT / "train.py", "--data", data, *options]
-    command += ["--model-name", "panel"]
-    at, whole = f"{rows:,} rows", "train.py"
-    share = f"{whole} --max-samples 0.1"
-    bench.notes.append(f"train.py with {' '.join(options)}.")
+    at = f"{prepare(PANEL, data):,} rows"
+    # Under a name of its own, not in place of the model that other parts compare.
+    command = python(PROJECT / "train.py", "--data", data, GRID, "--model-name panel")
+    bench.notes.append(f"train.py with {GRID}.")
+    share, whole = ("train.py --max-samples 0.1", at), ("train.py", at)
     ways = {
-        (share, at): lambda: run([*command, "--max-samples", "0.1"], bench.folder, quiet=False),
-        (whole, at): lambda: run(command, bench.folder, quiet=False),
+        share: partial(run, [*command, "--max-samples", "0.1"], bench.folder, quiet=False),
+        whole: partial(run, command, bench.folder, quiet=False),
     }
     bench.in_turn("Panel", ways, rounds=1)
-    for measured in ("seconds", "peak MB"):
-        bench.ratio(share, whole, measure=measured, at=at)
+    bench.ratio(share, whole, "seconds", "peak MB")
 
 
 def prepare(source, target):
