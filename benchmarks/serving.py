@@ -11,7 +11,7 @@ from benchmarks.model import CHAMPION, PLAIN, ROW, use_models
 from benchmarks.servers import check_wrk, load, script, server
 
 OURS, EMPTY = "python -m serve", "an empty Flask endpoint"
-LOGGED = f"{OURS} with the prediction log"
+SLOW, LOGGED = f"{OURS} without the fast lane", f"{OURS} with the prediction log"
 PICKLED = "Flask, pickled scaler and forest"
 MLFLOW_PLAIN = "mlflow models serve, scikit-learn pipeline"
 MLFLOW_OURS = "mlflow models serve, this model"
@@ -25,6 +25,7 @@ def commands(folder):
     mlflow = "-m mlflow models serve --env-manager local --workers 1 --port {port} -m"
     return {
         OURS: (SERVE, {}),
+        SLOW: (python("-m benchmarks.apps slow {port}"), {}),
         LOGGED: (SERVE, {"LIQUIDITY_PREDICTION_LOG": f"{folder}/predictions.jsonl"}),
         EMPTY: (python("-m benchmarks.apps empty {port}"), {}),
         PICKLED: (python("-m benchmarks.apps pickled {port}"), {}),
@@ -72,7 +73,7 @@ def under_load(bench, up):
         with bench.attempt(f"warming up {name}"):
             load(up[name], lua, seconds=1)
     bench.in_turn("Serving one row", {(name, ONE): partial(measure, name) for name in up}, rounds=5)
-    for other in (MLFLOW_PLAIN, MLFLOW_OURS, PICKLED, EMPTY):
+    for other in (MLFLOW_PLAIN, MLFLOW_OURS, PICKLED, EMPTY, SLOW):
         bench.ratio((OURS, ONE), (other, ONE), "requests/s")
     bench.ratio((LOGGED, ONE), (OURS, ONE), "requests/s")
 
