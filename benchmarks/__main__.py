@@ -32,9 +32,7 @@ PARTS = {
     "workers": "benchmarks.serving:workers",
     "cluster": "benchmarks.cluster:cluster",
     "coverage": "benchmarks.coverage:coverage",
-    "panel": "benchmarks.panel:panel",
 }
-SLOW = ("panel",)  # left out of --quick unless named
 
 
 def main(argv=None):
@@ -50,11 +48,10 @@ def main(argv=None):
         print(f"python -m benchmarks: {error}", file=sys.stderr)
         return 2
     console, parts = Console(), results["parts"]
-    chosen = args.parts or [name for name in PARTS if not (args.quick and name in SLOW)]
     failed = False
     try:
         with stop_signals(), surroundings() as folder:
-            for name in chosen:
+            for name in args.parts or PARTS:
                 console.rule(name, align="left")
                 bench = Bench(folder, quick=args.quick, console=console)
                 parts[name] = measure(name, bench)

@@ -120,13 +120,13 @@ def process(command, **options):
         job.wait()
 
 
-def run(command, folder, *, quiet=True):
+def run(command, folder):
     """Seconds and peak memory (MB) of a command with all its processes; it has to succeed."""
     log = folder / "command.log"
     started, peak = time.perf_counter(), 0.0
     with (
         log.open("w") as output,
-        process(command, cwd=folder, stderr=output, stdout=output if quiet else None) as job,
+        process(command, cwd=folder, stdout=output, stderr=output) as job,
     ):
         # wait4's ru_maxrss would count this process too.
         while job.poll() is None:
@@ -134,7 +134,7 @@ def run(command, folder, *, quiet=True):
             if elapsed > LIMIT_SECONDS:
                 raise RuntimeError(f"it took more than {LIMIT_SECONDS} s")
             peak = max(peak, memory_of_tree(job.pid))
-            time.sleep(min(1, 0.1 + elapsed / 100))  # looking costs a long job a percent
+            time.sleep(min(1, 0.1 + elapsed / 100))  # looking is to cost a percent
     seconds = time.perf_counter() - started
     if job.returncode:
         raise RuntimeError(f"exit code {job.returncode}: {last_line(log.read_text())}")
