@@ -1,9 +1,10 @@
-"""Two Flask applications to compare with, on this project's own server.
+"""Three Flask applications to compare with, on this project's own server.
 
-    python -m benchmarks.apps empty|pickled PORT
+    python -m benchmarks.apps slow|empty|pickled PORT
 
-`empty` answers nothing at once. `pickled` is what one writes first: a pickled scaler and a
-pickled forest (scaler.pkl, forest.pkl in the working folder), asked in the view.
+`slow` is this project's own without its fast lane. `empty` answers nothing at once. `pickled` is
+what one writes first: a pickled scaler and a pickled forest (scaler.pkl, forest.pkl in the working
+folder), asked in the view.
 """
 
 import pickle
@@ -15,8 +16,18 @@ from granian import Granian
 from granian.constants import HTTPModes, Interfaces
 
 from liquidity.contract import FEATURES
+from serve.__main__ import shared_metrics
 from serve.gateway import Gateway
 from serve.limits import MAX_BYTES
+
+
+def slow():
+    # Here, as the others are not to hold all of it in memory.
+    from serve.app import create_app
+    from serve.worker import SWITCH_SECONDS, gateway
+
+    sys.setswitchinterval(SWITCH_SECONDS)
+    return gateway(create_app(fastlane=False))
 
 
 def empty():
@@ -46,10 +57,16 @@ def behind_gateway(app):
 
 def main():
     name, port = sys.argv[1:]
-    Granian(
-        f"benchmarks.apps:{name}", factory=True, interface=Interfaces.RSGI, port=int(port),
-        http=HTTPModes.http1, websockets=False, log_enabled=False,
-    ).serve()  # fmt: skip
+    with shared_metrics():
+        Granian(
+            f"benchmarks.apps:{name}",
+            factory=True,
+            interface=Interfaces.RSGI,
+            port=int(port),
+            http=HTTPModes.http1,
+            websockets=False,
+            log_enabled=False,
+        ).serve()
 
 
 if __name__ == "__main__":

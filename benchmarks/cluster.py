@@ -1,15 +1,14 @@
 """The same search and the same files on a Dask cluster of this machine and without one."""
 
-import sys
 import time
 from contextlib import contextmanager, suppress
 from functools import partial
 
 from rich.console import Console
 
-from benchmarks.measure import apart, process, run
+from benchmarks.measure import apart, process, python, run
 from benchmarks.model import use_models, write_market
-from benchmarks.search import run_search, store_copies, training_rows
+from benchmarks.search import checked, run_search, store_copies, training_rows
 from benchmarks.servers import free_port
 from liquidity.executors import LOCAL, workers
 from liquidity.search.grid import fit_fold
@@ -25,26 +24,24 @@ def cluster(bench):
     The clusters run all the time; the first search of each, which is not counted, warms them up.
     """
     copy = store_copies(bench.folder)
-    scores = []
+    seen = []
 
     def measure(address):
-        found = apart(seconds_of_search, address, bench.quick, MLFLOW_TRACKING_URI=copy())
-        scores.append(found.pop("scores"))
-        if scores[-1] != scores[0]:
-            raise RuntimeError("its scores are not those of the other searches")
-        return found
+        found = apart(timed_search, address, bench.quick, MLFLOW_TRACKING_URI=copy())
+        return checked(found, seen)
 
     with dask_cluster(bench.folder, 1) as one, dask_cluster(bench.folder, 2) as two:
         for address in (one, two):
             measure(address)
+        here, dask, single = (HERE, "27 trials"), (DASK, "2 workers"), (DASK, "1 worker")
         ways = {
-            (HERE, "27 trials"): partial(measure, LOCAL),
-            (DASK, "2 workers"): partial(measure, two),
-            (DASK, "1 worker"): partial(measure, one),
+            here: partial(measure, LOCAL),
+            dask: partial(measure, two),
+            single: partial(measure, one),
         }
-        bench.in_turn("Search on Dask", ways, rounds=bench.pick(3, 1))
-        bench.ratio(DASK, HERE, measure="seconds", at="2 workers", under_at="27 trials")
-        bench.ratio(DASK, DASK, measure="seconds", at="1 worker", under_at="2 workers")
+        bench.in_turn("Search on Dask", ways, rounds=3)
+        bench.ratio(dask, here, "seconds")
+        bench.ratio(single, dask, "seconds")
         if not bench.failures:
             bench.notes.append("All searches found the same r2 to the last bit.")
 
@@ -55,30 +52,32 @@ def cluster(bench):
             (folder / name).mkdir(parents=True, exist_ok=True)
         for number in range(files):
             write_market(folder / f"in/{number}.csv", rows)
-        at = f"{files} CSV files of {rows:,} rows"
+        here, dask = (
+            (way, f"{files} CSV files of {rows:,} rows") for way in (SCORE_HERE, SCORE_DASK)
+        )
         ways = {
-            (SCORE_HERE, at): partial(score, bench, folder, LOCAL),
-            (SCORE_DASK, at): partial(score, bench, folder, two),
+            here: partial(score, bench, folder, LOCAL),
+            dask: partial(score, bench, folder, two),
         }
-        bench.in_turn("Scoring on Dask", ways, rounds=bench.pick(5, 1))
-        bench.ratio(SCORE_DASK, SCORE_HERE, measure="seconds", at=at)
+        bench.in_turn("Scoring on Dask", ways, rounds=5)
+        bench.ratio(dask, here, "seconds")
     bench.coarse("starting and connecting count for most")
 
 
-def seconds_of_search(address, quick):
+def timed_search(address, quick):
     """Seconds and mean scores of one search; runs in a process of its own."""
     X, y, folds = training_rows()
     grid = PARAM_GRID | ({"n_estimators": [5, 10, 15]} if quick else {})
     started = time.perf_counter()
     with workers(address, fit_fold, n_jobs=2, console=Console(quiet=True)) as executor:
-        _, scores = run_search(X, y, folds, grid, executor, on_trial=lambda trial: None)
+        trials = run_search(X, y, folds, grid, executor, on_trial=lambda trial: None)
         seconds = time.perf_counter() - started
-    return {"seconds": seconds, "scores": list(scores)}
+    return {"seconds": seconds, "scores": [trial.r2 for trial in trials]}
 
 
 def score(bench, folder, address):
-    command = [sys.executable, "-m", "liquidity.scoring", "--input", folder / "in",
-               "--output", folder / "out", "--scheduler", address, "--overwrite"]  # fmt: skip
+    command = python("-m liquidity.scoring --overwrite --scheduler", address)
+    command += ["--input", folder / "in", "--output", folder / "out"]
     measured = run(command, bench.folder)
     # The workers' memory is not that of the command.
     return {"seconds": measured["seconds"]}
@@ -92,13 +91,11 @@ def dask_cluster(folder, workers):
     place.mkdir(exist_ok=True)
     with (place / "log").open("w") as log:
         options = {"cwd": place, "stdout": log, "stderr": log}
-        with process([sys.executable, "-m", "dask", "scheduler", "--host", "127.0.0.1", "--port",
-                      port, "--no-dashboard"], **options):  # fmt: skip
-            command = [sys.executable, "-m", "dask", "worker", address, "--nthreads", "1",
-                       "--nworkers", workers, "--no-dashboard"]  # fmt: skip
-            with process(command, **options):
-                apart(wait_for_workers, address, workers)
-                yield address
+        scheduler = python("-m dask scheduler --no-dashboard --host 127.0.0.1 --port", port)
+        worker = python("-m dask worker --no-dashboard --nthreads 1 --nworkers", workers, address)
+        with process(scheduler, **options), process(worker, **options):
+            apart(wait_for_workers, address, workers)
+            yield address
 
 
 def wait_for_workers(address, workers):

@@ -23,7 +23,7 @@ def coverage(bench):
         seeds = iter(range(5))
         measure = partial(lambda path, seeds: apart(one, path, next(seeds), trees), path, seeds)
         ways = {("90 % interval", name): measure}
-        bench.in_turn(f"Coverage, {name}", ways, rounds=bench.pick(5, 1))
+        bench.in_turn(f"Coverage, {name}", ways, rounds=5)
     bench.coarse("one seed and small forests")
 
 

@@ -7,7 +7,10 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
+
+import psutil
 
 from liquidity.progress import progress_bar
 
@@ -34,34 +37,33 @@ class Bench:
         self.failures = []
 
     def in_turn(self, title, ways, *, rounds):
-        """Measure the ways one after the other, `rounds` times, in changing order.
+        """Measure the ways one after the other, `rounds` times (once if quick), in changing order.
 
         `ways` has a function for each `(subject, at)`, which returns its measures as a dict. One
         that fails is left out from there on; the others go on.
         """
-        ways = dict(ways)
+        ways, rounds = dict(ways), self.pick(rounds, 1)
         with progress_bar(self.console, title, rounds * len(ways)) as advance:
             for number in range(rounds):
                 for way in list(ways)[:: -1 if number % 2 else 1]:
-                    with self.attempt(" ".join(way)) as attempt:
+                    name, failed = " ".join(way), len(self.failures)
+                    with self.attempt(name):
                         self.add(*way, ways[way]())
-                    if attempt.failed:
+                    if len(self.failures) > failed:
                         del ways[way]
-                    advance(" ".join(way))
+                    advance(name)
 
     def add(self, subject, at, measures):
         """One round's values, by measure."""
         for measure, value in measures.items():
             self.figures.setdefault((subject, at, measure), []).append(value)
 
-    def ratio(self, over, under, *, measure, at="", under_at=None, under_measure=None):
-        """Ask for a ratio within each round; it is left out where one of the two is missing."""
-        pair = (
-            (over, at, measure),
-            (under, at if under_at is None else under_at, under_measure or measure),
-        )
-        if all(key in self.figures for key in pair):
-            self.ratios.append(pair)
+    def ratio(self, over, under, *measures):
+        """Ask for ratios of two ways within each round; one that lacks either is left out."""
+        for measure in measures:
+            pair = (*over, measure), (*under, measure)
+            if all(key in self.figures for key in pair):
+                self.ratios.append(pair)
 
     def pick(self, full, quick):
         """One of the two, by the size of this run."""
@@ -74,20 +76,18 @@ class Bench:
 
     @contextmanager
     def attempt(self, what):
-        """What fails within is said and kept in `failures`; `.failed` tells."""
-        attempt = Attempt()
+        """What fails within is said and kept in `failures`."""
         try:
-            yield attempt
+            yield
         except Exception as error:  # whatever a measured program makes of this machine
-            attempt.failed = True
             self.failures.append(f"{what}: {error}")
             self.console.print(f"Failed: {self.failures[-1]}", style="red", markup=False)
 
 
-class Attempt:
-    """Whether what was attempted has failed."""
-
-    failed = False
+def python(*parts):
+    """The command `python ...`; texts are split at their spaces, paths and numbers are not."""
+    words = (part.split() if isinstance(part, str) else [str(part)] for part in parts)
+    return [sys.executable, *chain.from_iterable(words)]
 
 
 def apart(function, *args, **settings):
@@ -120,13 +120,13 @@ def process(command, **options):
         job.wait()
 
 
-def run(command, folder, *, quiet=True):
+def run(command, folder):
     """Seconds and peak memory (MB) of a command with all its processes; it has to succeed."""
     log = folder / "command.log"
     started, peak = time.perf_counter(), 0.0
     with (
         log.open("w") as output,
-        process(command, cwd=folder, stderr=output, stdout=output if quiet else None) as job,
+        process(command, cwd=folder, stdout=output, stderr=output) as job,
     ):
         # wait4's ru_maxrss would count this process too.
         while job.poll() is None:
@@ -134,7 +134,7 @@ def run(command, folder, *, quiet=True):
             if elapsed > LIMIT_SECONDS:
                 raise RuntimeError(f"it took more than {LIMIT_SECONDS} s")
             peak = max(peak, memory_of_tree(job.pid))
-            time.sleep(min(1, 0.1 + elapsed / 100))  # looking costs a long job a percent
+            time.sleep(min(1, 0.1 + elapsed / 100))  # looking is to cost a percent
     seconds = time.perf_counter() - started
     if job.returncode:
         raise RuntimeError(f"exit code {job.returncode}: {last_line(log.read_text())}")
@@ -148,35 +148,20 @@ def last_line(text):
 
 def memory_of_tree(root):
     """Proportional set size in MB of `root` and all its descendants (shared pages once)."""
-    total = 0
-    for pid in family(root):
-        try:
-            text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-        except OSError:
-            continue
-        total += int(text.partition("\nPss:")[2].split()[0])
-    return total / 1024
+    return sum(each(root, lambda process: process.memory_full_info().pss)) / 2**20
 
 
 def cpu_seconds(root):
     """Seconds on a core that `root` and its living descendants have had."""
-    ticks = sum(sum(map(int, stat[11:13])) for stat in map(_stat, family(root)) if stat)
-    return ticks / os.sysconf("SC_CLK_TCK")
+    return sum(each(root, lambda process: sum(process.cpu_times()[:2])))
 
 
-def family(root):
-    """The ids of `root` and all its living descendants."""
-    stats = {int(path.name): _stat(path.name) for path in Path("/proc").glob("[0-9]*")}
-    parents = {pid: int(stat[1]) for pid, stat in stats.items() if stat}
-    found = {root}
-    while more := {pid for pid, parent in parents.items() if parent in found} - found:
-        found |= more
+def each(root, measure):
+    """`measure(process)` of the process `root` and of all its descendants that live."""
+    found = []
+    with suppress(psutil.NoSuchProcess):
+        parent = psutil.Process(root)
+        for process in (parent, *parent.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                found.append(measure(process))
     return found
-
-
-def _stat(pid):
-    """Fields of /proc/<pid>/stat after the program's name, or None."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None

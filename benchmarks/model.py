@@ -1,7 +1,6 @@
 """The registered model against the scikit-learn pipeline in it: one row, a start, whole files."""
 
 import pickle
-import sys
 import time
 import timeit
 from functools import partial
@@ -11,7 +10,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 
-from benchmarks.measure import SAMPLE, apart, run
+from benchmarks.measure import SAMPLE, apart, python, run
 from liquidity import registry
 from liquidity.contract import COVERAGE, EPSILON, MODEL_NAME
 from liquidity.data.market import read_market
@@ -37,28 +36,7 @@ def fit(trees):
     return table, fit_pipeline(pipeline, *inputs_and_target(table), n_jobs=-1)
 
 
-def use_models(bench):
-    """Have the models of `register` in the run's store; the first part that asks makes them."""
-    if not (bench.folder / "forest.pkl").exists():
-        apart(register)
-
-
-def register():
-    """Our model as champion, its pipeline as `plain`, and pickled here; all of one forest."""
-    table, pipeline = fit(TREES)
-    with mlflow.start_run():
-        ours = log_ours(pipeline, table)
-        plain = mlflow.sklearn.log_model(
-            pipeline, name="plain", skops_trusted_types=["sklearn.tree._tree.Tree"],
-            input_example=table[list(ROW)].head(3), pip_requirements=[],
-        ).model_uri  # fmt: skip
-    registry.register(ours, Decision(True, "benchmark", {}), name=MODEL_NAME)
-    mlflow.register_model(plain, "plain")
-    for name, step in (("scaler", pipeline[0]), ("forest", pipeline[-1])):
-        Path(f"{name}.pkl").write_bytes(pickle.dumps(step))
-
-
-def log_ours(pipeline, table):
+def log(pipeline, table):
     """Log the pipeline as a same-day model of the active run; returns its URI."""
     return log_model(
         pipeline,
@@ -71,25 +49,50 @@ def log_ours(pipeline, table):
     )
 
 
+def use_models(bench):
+    """Have the models of `register` in the run's store; the first part that asks makes them."""
+    if not (bench.folder / "forest.pkl").exists():
+        apart(register)
+
+
+def register():
+    """Our model as champion, its pipeline as `plain`, and pickled here; all of one forest."""
+    table, pipeline = fit(TREES)
+    with mlflow.start_run():
+        ours = log(pipeline, table)
+        mlflow.sklearn.log_model(
+            pipeline,
+            name="plain",
+            registered_model_name="plain",
+            skops_trusted_types=["sklearn.tree._tree.Tree"],
+            input_example=table[list(ROW)].head(3),
+            pip_requirements=[],
+        )
+    registry.register(ours, Decision(True, "benchmark", {}), name=MODEL_NAME)
+    for name, step in (("scaler", pipeline[0]), ("forest", pipeline[-1])):
+        Path(f"{name}.pkl").write_bytes(pickle.dumps(step))
+
+
 def model(bench):
     """One row in Python as the forest grows, and from the registry to the first answer."""
     sizes, rounds = bench.pick((50, 100, 200, 400, 800), (50, 200)), bench.pick(5, 1)
     with progress_bar(bench.console, "One row in Python", len(sizes)) as advance:
-        for at, trees in {f"{trees} trees": trees for trees in sizes}.items():
-            with bench.attempt(f"one row, {at}"):
-                for ours, plain in apart(one_row, trees, rounds):
-                    bench.add(SCORE, at, {"us per row": ours})
-                    bench.add(PIPELINE, at, {"us per row": plain})
-                bench.ratio(PIPELINE, SCORE, measure="us per row", at=at)
-            advance(at)
+        for trees in sizes:
+            ours, plain = (SCORE, f"{trees} trees"), (PIPELINE, f"{trees} trees")
+            with bench.attempt(f"one row, {trees} trees"):
+                for measured in apart(one_row, trees, rounds):
+                    for way, value in zip((ours, plain), measured, strict=True):
+                        bench.add(*way, {"us per row": value})
+            bench.ratio(plain, ours, "us per row")
+            advance(f"{trees} trees")
     use_models(bench)
-    at = "registry to first answer"
+    ours, plain = ((name, "registry to first answer") for name in (LOAD, LOAD_PLAIN))
     ways = {
-        (LOAD, at): partial(apart, first_answer, CHAMPION),
-        (LOAD_PLAIN, at): partial(apart, first_answer, PLAIN),
+        ours: partial(apart, first_answer, CHAMPION),
+        plain: partial(apart, first_answer, PLAIN),
     }
-    bench.in_turn("Registry to first answer", ways, rounds=bench.pick(5, 1))
-    bench.ratio(LOAD_PLAIN, LOAD, measure="seconds", at=at)
+    bench.in_turn("Registry to first answer", ways, rounds=5)
+    bench.ratio(plain, ours, "seconds")
     bench.coarse("one round")
 
 
@@ -97,7 +100,7 @@ def one_row(trees, rounds):
     """Microseconds of a row through the model and through the pipeline, round by round."""
     table, pipeline = fit(trees)
     with mlflow.start_run():
-        ours = load_model(log_ours(pipeline, table))
+        ours = load_model(log(pipeline, table))
     X = inputs_and_target(table)[0][:1]
 
     def microseconds(function, number):
@@ -128,10 +131,9 @@ def files(bench):
     """CSV files of growing size, whole commands with their start, all their processes' memory."""
     use_models(bench)
     source, output = bench.folder / "in.csv", bench.folder / "out.csv"
-    scoring = [sys.executable, "-m", "liquidity.scoring", "--input", source, "--output", output,
-               "--overwrite"]  # fmt: skip
-    predict = [sys.executable, "-m", "mlflow", "models", "predict", "-m", PLAIN, "-t", "csv",
-               "--env-manager", "local", "-i", source, "-o", bench.folder / "out.json"]  # fmt: skip
+    scoring = python("-m liquidity.scoring --input", source, "--output", output, "--overwrite")
+    predict = python("-m mlflow models predict --env-manager local -t csv -m", PLAIN)
+    predict += ["-i", source, "-o", bench.folder / "out.json"]
 
     def measure(command, rows):
         found = run(command, bench.folder)
@@ -139,14 +141,11 @@ def files(bench):
 
     for rows in bench.pick((1000, 10_000, 100_000, 1_000_000), (1000, 100_000)):
         write_market(source, rows)
-        at = f"{rows:,} rows"
-        ways = {
-            (FILE, at): partial(measure, scoring, rows),
-            (FILE_PLAIN, at): partial(measure, predict, rows),
-        }
-        bench.in_turn(f"Files of {at}", ways, rounds=bench.pick(3, 1))
-        bench.ratio(FILE, FILE_PLAIN, measure="rows/s", at=at)
-        bench.ratio(FILE_PLAIN, FILE, measure="peak MB", at=at)
+        ours, plain = ((name, f"{rows:,} rows") for name in (FILE, FILE_PLAIN))
+        ways = {ours: partial(measure, scoring, rows), plain: partial(measure, predict, rows)}
+        bench.in_turn(f"Files of {rows:,} rows", ways, rounds=3)
+        bench.ratio(ours, plain, "rows/s")
+        bench.ratio(plain, ours, "peak MB")
     bench.coarse("one round, and the start of the commands counts for most")
 
 
@@ -157,11 +156,13 @@ def write_market(path, rows):
         file.write("date,coin,symbol,price,1h,24h_volume,mkt_cap\n")
         for start in range(0, rows, 100_000):
             count = min(100_000, rows - start)
-            values = zip(
-                random.lognormal(0, 4.1, count), random.normal(0.006, 0.02, count),
-                random.lognormal(15.9, 2.7, count), random.lognormal(19.6, 1.5, count), strict=True,
-            )  # fmt: skip
+            columns = (
+                random.lognormal(0, 4.1, count),  # price
+                random.normal(0.006, 0.02, count),  # 1h
+                random.lognormal(15.9, 2.7, count),  # 24h_volume
+                random.lognormal(19.6, 1.5, count),  # mkt_cap
+            )
             file.writelines(
                 f"2022-03-16,Coin {start + n},C{n},{p:.6g},{c:.4f},{v:.1f},{m:.1f}\n"
-                for n, (p, c, v, m) in enumerate(values)
+                for n, (p, c, v, m) in enumerate(zip(*columns, strict=True))
             )

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
-from rich.table import Table
 
 from benchmarks.measure import PROJECT
 from liquidity.report.formatting import short_number
@@ -32,17 +31,12 @@ class Curve:
     over: str
     measure: str
     scale: str = "log"
-    relative: bool = False  # to the subject's first value of the same round
 
 
 CURVES = {
     "files": Curve("Scoring a CSV file", "rows", "rows/s"),
     "model": Curve("One row in Python", "trees", "us per row"),
     "tracking": Curve("Writing a trial to MLflow", "trials", "ms per trial", scale="linear"),
-    "workers": Curve(
-        "Serving: requests/s by workers", "workers", "requests/s", scale="linear", relative=True
-    ),
-    "cluster": Curve("A search on Dask", "workers", "seconds", scale="linear"),
 }
 
 
@@ -59,22 +53,26 @@ def machine():
     }
 
 
-def read(path, on=None):
-    """The results at `path`; with a machine `on`, empty ones where there are none of that machine.
-
-    Raises ValueError where there is nothing to read.
-    """
+def read(path):
+    """The results at `path`; raises ValueError where there is nothing to read."""
     try:
-        results = json.loads(path.read_text())
+        return json.loads(path.read_text())
     except FileNotFoundError:
-        results = None
+        raise ValueError(f"there is no {path}: run python -m benchmarks first") from None
     except ValueError as error:
         raise ValueError(f"{path} is not JSON ({error}): delete it and measure again") from error
-    if on is not None and (results is None or results["machine"] != on):
-        return {"machine": on, "parts": {}}
-    if results is None:
-        raise ValueError(f"there is no {path}: run python -m benchmarks first")
-    return results
+
+
+def read_own(path):
+    """The results at `path` where they are of this machine and these versions, else empty ones."""
+    own = {"machine": machine(), "parts": {}}
+    if not path.exists():
+        return own
+    results = read(path)
+    if results["machine"] == own["machine"]:
+        return results
+    print(f"{path} is of another machine or other versions and is replaced")
+    return own
 
 
 def write(path, results):
@@ -91,18 +89,16 @@ def figures(part):
 
 
 def ratios(part, *, largest=False):
-    """`(text, ratio of each round)` of all that the part compares; with `largest` only at the
-    largest size of each series.
-    """
-    values = figures(part)
-    found = []
-    pairs = part["ratios"]
+    """The ratio of each round by what is compared; with `largest` only at the largest size."""
+    values, pairs = figures(part), part["ratios"]
     if largest:
         pairs = {(o[0], u[0], o[2], u[2]): (o, u) for o, u in pairs}.values()
-    for over, under in pairs:
-        pairs = zip(values[tuple(over)], values[tuple(under)], strict=False)
-        found.append((describe(over, under), [a / b for a, b in pairs]))
-    return found
+    return {
+        describe(over, under): [
+            a / b for a, b in zip(values[tuple(over)], values[tuple(under)], strict=False)
+        ]
+        for over, under in pairs
+    }
 
 
 def describe(over, under):
@@ -121,52 +117,38 @@ def spread(values):
     return f"{short_number(middle)} ({short_number(low)}-{short_number(high)})"
 
 
-def show(console, results):
-    """Print the ratios, the notes and what failed."""
-    table = Table("compared", "ratio, median (range)", "rounds", title="Ratios within each round",
-                  title_justify="left")  # fmt: skip
-    table.columns[2].justify = "right"
-    for name, part in results["parts"].items():
-        table.add_section()
-        table.add_row(f"[bold]{name}[/bold]{', quick' if part['quick'] else ''}")
-        for text, values in ratios(part):
-            table.add_row(text, spread(values), str(len(values)))
-    console.print(table)
-    for name, part in results["parts"].items():
-        for line in part["notes"]:
-            console.print(f"{name}: {line}", markup=False, highlight=False, soft_wrap=True)
-        for line in part["failures"]:
-            console.print(f"{name} failed: {line}", style="red", markup=False, soft_wrap=True)
-
-
 def markdown(results):
     """The page's tables: all ratios, and all figures behind them."""
+    lines = [*summary(results), "", "<details><summary>The figures themselves, medians and ranges"]
+    lines[-1] += "</summary>"
+    for name, part in results["parts"].items():
+        lines += figures_tables(name, part)
+    return "\n".join([*lines, "", "</details>"])
+
+
+def summary(results):
+    """Markdown lines: the machine, all ratios, what is to be noted and what failed."""
     on, parts = results["machine"], results["parts"]
     dates = sorted(part["date"][:10] for part in parts.values())
-    packages = ", ".join(f"{name} {on[name]}" for name in PACKAGES)
-    lines = [
+    yield (
         f"{on['cores']} cores ({on['cpu']}), {on['memory_gb']} GB, Python {on['python']}, "
-        f"{packages}; "
-        f"{' to '.join(dict.fromkeys((dates[0], dates[-1])))}.",
+        f"{', '.join(f'{name} {on[name]}' for name in PACKAGES)}; "
+        f"{' to '.join(dict.fromkeys((dates[0], dates[-1])))}."
+    )
+    yield from (
         "",
         "| compared, within each round | ratio, median (range) | rounds |",
         "|---|---|---|",
-    ]  # fmt: skip
+    )
     for name, part in parts.items():
-        lines += [
-            f"| {name}: {text} | {spread(values)} | {len(values)} |"
-            # The picture and the figures have the smaller sizes.
-            for text, values in ratios(part, largest=name in CURVES)
-        ]
+        # The picture and the figures have the smaller sizes.
+        for text, values in ratios(part, largest=name in CURVES).items():
+            yield f"| {name}: {text} | {spread(values)} | {len(values)} |"
     for name, part in parts.items():
-        lines += ["", *(f"{name}: {line}" for line in part["notes"])] if part["notes"] else []
-        lines += (
-            ["", *(f"{name} FAILED: {f}" for f in part["failures"])] if part["failures"] else []
-        )
-    lines += ["", "<details><summary>The figures themselves, medians and ranges</summary>"]
-    for name, part in parts.items():
-        lines += figures_tables(name, part)
-    return "\n".join([*lines, "", "</details>"])
+        for line in part["notes"]:
+            yield from ("", f"{name}: {line}")
+        for line in part["failures"]:
+            yield from ("", f"{name} FAILED: {line}")
 
 
 def figures_tables(name, part):
@@ -196,19 +178,13 @@ def publish(results):
 
 def draw(results):
     """A panel per curve: medians as a line, ranges as bars."""
-    drawn = []
+    drawn = {}
     for name, curve in CURVES.items():
-        lines = curve_lines(curve, results["parts"].get(name, {"figures": []}))
-        if lines:
-            drawn.append((curve, lines))
-    rows = max(1, (len(drawn) + 1) // 2)
-    figure = Figure(figsize=(11, 3.9 * rows), layout="constrained")
-    figure.get_layout_engine().set(hspace=0.08, wspace=0.06)
-    panels = figure.subplots(rows, 2, squeeze=False).flat
-    for curve, lines in drawn:
-        draw_curve(next(panels), curve, lines)
-    for empty in panels:
-        empty.set_visible(False)
+        if lines := curve_lines(curve, results["parts"].get(name, {"figures": []})):
+            drawn[curve] = lines
+    figure = Figure(figsize=(14, 3.9), layout="constrained")
+    for number, (curve, lines) in enumerate(drawn.items(), 1):
+        draw_curve(figure.add_subplot(1, len(drawn), number), curve, lines)
     return figure
 
 
@@ -223,37 +199,24 @@ def curve_lines(curve, part):
 
 def draw_curve(axes, curve, lines):
     for (subject, points), colour in zip(lines.items(), (BLUE, ORANGE, GREY), strict=False):
-        if curve.relative:
-            first = points[min(points)]
-            points = {
-                x: [a / b for a, b in zip(rounds, first, strict=False)]
-                for x, rounds in points.items()
-            }
         middle = [statistics.median(rounds) for rounds in points.values()]
         below = [m - min(r) for m, r in zip(middle, points.values(), strict=True)]
         above = [max(r) - m for m, r in zip(middle, points.values(), strict=True)]
-        axes.errorbar(list(points), middle, yerr=(below, above), color=colour, label=subject,
-                      marker="o", markersize=5, capsize=3, linewidth=1.8)  # fmt: skip
+        style = {"color": colour, "marker": "o", "markersize": 5, "capsize": 3, "linewidth": 1.8}
+        axes.errorbar(list(points), middle, yerr=(below, above), label=subject, **style)
     sizes = sorted({x for points in lines.values() for x in points})
-    if not curve.relative:
-        axes.set_xscale("log")
+    axes.set_xscale("log")
     axes.set_yscale(curve.scale)
     axes.margins(x=0.08)
-    if curve.relative:
-        proportion = [x / min(sizes) for x in sizes]
-        axes.plot(sizes, proportion, "--", color=GREY, linewidth=1, label="in proportion")
     if curve.scale == "linear":
         axes.set_ylim(bottom=0)
     axes.set_xticks(sizes, [f"{x:,}" for x in sizes])
     axes.xaxis.minorticks_off()
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
-    axes.set(title=curve.title, xlabel=curve.over)
-    axes.set_ylabel(
-        f"relative to {min(sizes)}" if curve.relative else curve.measure.replace("us ", "µs ")
-    )
+    axes.set(title=curve.title, xlabel=curve.over, ylabel=curve.measure.replace("us ", "µs "))
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color=GREY, alpha=0.25, linewidth=0.6)
-    if len(axes.get_legend_handles_labels()[0]) > 1:
+    if len(lines) > 1:
         axes.legend(frameon=False, fontsize=9)
 
 

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import resource
 import shutil
 import socket
 import subprocess
@@ -11,9 +10,8 @@ import time
 import urllib.request
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 
-from benchmarks.measure import cpu_seconds, family, last_line, process
+from benchmarks.measure import cpu_seconds, each, last_line, process
 
 CONNECTIONS = 16
 START_SECONDS = 120
@@ -30,11 +28,7 @@ class Server:
 
     def megabytes(self):
         """Resident memory of its largest process."""
-        sizes = []
-        for pid in family(self.pid):
-            status = Path(f"/proc/{pid}/status").read_text()
-            sizes.append(int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024)
-        return max(sizes)
+        return max(each(self.pid, lambda process: process.memory_info().rss)) / 2**20
 
     def post(self, body):
         """Seconds of one POST of JSON to /invocations, and the scores of its answer."""
@@ -95,43 +89,42 @@ def check_wrk():
         raise RuntimeError("wrk is not on the PATH: apt-get install wrk")
 
 
-def script(path, body, *, key=""):
+def script(path, body):
     """Write wrk's script that posts this JSON."""
-    headers = {"Content-Type": "application/json"} | ({"Authorization": key} if key else {})
-    lines = [f'wrk.headers["{name}"] = "{value}"' for name, value in headers.items()]
-    path.write_text("\n".join(['wrk.method = "POST"', f"wrk.body = [[{body}]]", *lines]))
+    path.write_text(
+        'wrk.method = "POST"\n'
+        f"wrk.body = [[{body}]]\n"
+        'wrk.headers["Content-Type"] = "application/json"\n'
+    )
     return path
 
 
 def load(target, lua, *, seconds, connections=CONNECTIONS):
     """Rates, latencies and processor time under wrk's load; every answer has to be 2xx."""
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", lua,
-               f"{target.url}/invocations"]  # fmt: skip
-    served, generated, started = cpu_seconds(target.pid), _children_seconds(), time.perf_counter()
+    command = f"wrk -t1 -c{connections} -d{seconds}s --latency {target.url}/invocations -s".split()
+    served, generated, started = cpu_seconds(target.pid), _waited_for(), time.perf_counter()
     text = subprocess.run(
-        command, capture_output=True, text=True, check=True, timeout=seconds + 60
+        [*command, lua], capture_output=True, text=True, check=True, timeout=seconds + 60
     ).stdout
     elapsed = time.perf_counter() - started
-    served = cpu_seconds(target.pid) - served
-    generated = _children_seconds() - generated
+    served, generated = cpu_seconds(target.pid) - served, _waited_for() - generated
     if "Non-2xx" in text or "Socket errors" in text:
         raise RuntimeError(f"not every answer was right: {last_line(text)}")
     latency = {
         percent: float(value) * MILLISECONDS[unit]
         for percent, value, unit in re.findall(r"(50|99)%\s+([\d.]+)(us|ms|s)\b", text)
     }
-    requests = int(re.search(r"(\d+) requests in", text)[1])
     return {
         "requests/s": float(re.search(r"Requests/sec:\s+([\d.]+)", text)[1]),
         "p50 ms": latency["50"],
         "p99 ms": latency["99"],
-        "CPU us per request": 1e6 * served / requests,
+        "CPU us per request": 1e6 * served / int(re.search(r"(\d+) requests in", text)[1]),
         "cores it used": served / elapsed,
         "cores wrk used": generated / elapsed,
     }
 
 
-def _children_seconds():
+def _waited_for():
     """Processor time of the processes that this one has waited for."""
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
+    times = os.times()
+    return times.children_user + times.children_system

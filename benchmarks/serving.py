@@ -1,47 +1,41 @@
 """One-row serving side by side, and what a second worker brings."""
 
 import json
-import math
-import os
 import statistics
-import sys
 import tempfile
 from contextlib import ExitStack
 from functools import partial
 
+from benchmarks.measure import python
 from benchmarks.model import CHAMPION, PLAIN, ROW, use_models
 from benchmarks.servers import check_wrk, load, script, server
 
 OURS, EMPTY = "python -m serve", "an empty Flask endpoint"
-KEYED, LOGGED = f"{OURS} with an API key", f"{OURS} with the prediction log"
+SLOW, LOGGED = f"{OURS} without the fast lane", f"{OURS} with the prediction log"
 PICKLED = "Flask, pickled scaler and forest"
 MLFLOW_PLAIN = "mlflow models serve, scikit-learn pipeline"
 MLFLOW_OURS = "mlflow models serve, this model"
 ONE, BULK = "one row", 10_000
-KEY = "k"
 MANY = 64  # connections, so that the kernel gives each of two workers about half of them
-ONE_WORKER, TWO_WORKERS = "1 worker", "2 workers"
-SERVE = [sys.executable, "-m", "serve", "--port", "{port}"]
+SERVE = python("-m serve --port {port}")
 
 
 def commands(folder):
     """The command and the settings of each server, all of one worker and the same forest."""
-    mlflow = [sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local",
-              "--workers", "1", "--port", "{port}", "-m"]  # fmt: skip
-    app = [sys.executable, "-m", "benchmarks.apps"]
+    mlflow = "-m mlflow models serve --env-manager local --workers 1 --port {port} -m"
     return {
         OURS: (SERVE, {}),
-        KEYED: (SERVE, {"LIQUIDITY_API_KEY": KEY}),
+        SLOW: (python("-m benchmarks.apps slow {port}"), {}),
         LOGGED: (SERVE, {"LIQUIDITY_PREDICTION_LOG": f"{folder}/predictions.jsonl"}),
-        EMPTY: ([*app, "empty", "{port}"], {}),
-        PICKLED: ([*app, "pickled", "{port}"], {}),
-        MLFLOW_PLAIN: ([*mlflow, PLAIN], {}),
-        MLFLOW_OURS: ([*mlflow, CHAMPION], {}),
+        EMPTY: (python("-m benchmarks.apps empty {port}"), {}),
+        PICKLED: (python("-m benchmarks.apps pickled {port}"), {}),
+        MLFLOW_PLAIN: (python(mlflow, PLAIN), {}),
+        MLFLOW_OURS: (python(mlflow, CHAMPION), {}),
     }
 
 
 def serving(bench):
-    """All servers up, asked in turn: one row under load, many rows in one request, memory."""
+    """All servers up, asked in turn: one row under load, many rows in one request, a start."""
     use_models(bench)
     with ExitStack() as stack:
         up = {}
@@ -58,11 +52,7 @@ def serving(bench):
 
 def check_answers(bench, up, body):
     """All servers that score have to give the row the same score, which is then noted."""
-    scores = {
-        name: up[name].post(body.encode())[1][0]
-        for name in (OURS, LOGGED, PICKLED, MLFLOW_PLAIN, MLFLOW_OURS)
-        if name in up
-    }
+    scores = {name: up[name].post(body.encode())[1][0] for name in up if name != EMPTY}
     if max(scores.values()) - min(scores.values()) > 1e-9:
         raise RuntimeError(f"the servers disagree: {scores}")
     bench.notes.append(f"{len(scores)} servers gave the row the same score, to 1e-9.")
@@ -72,42 +62,26 @@ def under_load(bench, up):
     body = json.dumps({"dataframe_records": [ROW]})
     with bench.attempt("the servers' answers"):
         check_answers(bench, up, body)
-    plain = script(bench.folder / "row.lua", body)
-    luas = dict.fromkeys(up, plain)
-    if KEYED in up:
-        luas[KEYED] = script(bench.folder / "key.lua", body, key=f"Bearer {KEY}")
+    lua = script(bench.folder / "row.lua", body)
 
     def measure(name):
-        found = load(up[name], luas[name], seconds=bench.pick(4, 2))
+        found = load(up[name], lua, seconds=bench.pick(4, 2))
         wanted = ("requests/s", "p50 ms", "p99 ms", "CPU us per request")
         return {name: found[name] for name in wanted} | {"worker MB": up[name].megabytes()}
 
     for name in up:
         with bench.attempt(f"warming up {name}"):
-            load(up[name], luas[name], seconds=1)
-    ways = {(name, ONE): partial(measure, name) for name in up}
-    bench.in_turn("Serving one row", ways, rounds=bench.pick(5, 1))
-    for other in (MLFLOW_PLAIN, MLFLOW_OURS, PICKLED, EMPTY):
-        bench.ratio(OURS, other, measure="requests/s", at=ONE)
-    for name in (KEYED, LOGGED):
-        bench.ratio(name, OURS, measure="requests/s", at=ONE)
-    bench.ratio(OURS, EMPTY, measure="p99 ms", under_measure="p50 ms", at=ONE)
-
-    requests = bench.pick(200_000, 20_000)
-    at = f"{requests:,} requests"
-    seconds = math.ceil(requests / min(bench.figures[OURS, ONE, "requests/s"]))
-    bench.console.print(f"{at} for the worker's memory, {seconds} s", highlight=False)
-    before = up[OURS].megabytes()
-    load(up[OURS], plain, seconds=seconds)
-    bench.add(OURS, at, {"MB before": before, "MB after": up[OURS].megabytes()})
-    bench.ratio(OURS, OURS, at=at, measure="MB after", under_measure="MB before")
+            load(up[name], lua, seconds=1)
+    bench.in_turn("Serving one row", {(name, ONE): partial(measure, name) for name in up}, rounds=5)
+    for other in (MLFLOW_PLAIN, MLFLOW_OURS, PICKLED, EMPTY, SLOW):
+        bench.ratio((OURS, ONE), (other, ONE), "requests/s")
+    bench.ratio((LOGGED, ONE), (OURS, ONE), "requests/s")
 
 
 def bulk(bench, up):
     """Many rows in one request."""
     rows = [[ROW["24h_volume"] * (1 + i / BULK), 1e8 + i, 0.01, 1.0] for i in range(BULK)]
     body = json.dumps({"dataframe_split": {"columns": list(ROW), "data": rows}}).encode()
-    at = f"{BULK:,} rows in one request"
 
     def measure(name):
         seconds, scores = zip(*(up[name].post(body) for _ in range(3)), strict=True)
@@ -115,11 +89,12 @@ def bulk(bench, up):
             raise RuntimeError(f"it did not answer all of {BULK} rows")
         return {"ms": 1000 * statistics.median(seconds)}
 
-    names = [name for name in (OURS, MLFLOW_PLAIN, MLFLOW_OURS) if name in up]
-    ways = {(name, at): partial(measure, name) for name in names}
-    bench.in_turn(f"Serving {at}", ways, rounds=bench.pick(5, 1))
+    at = f"{BULK:,} rows in one request"
+    compared = [name for name in (OURS, MLFLOW_PLAIN, MLFLOW_OURS) if name in up]
+    ways = {(name, at): partial(measure, name) for name in compared}
+    bench.in_turn(f"Serving {at}", ways, rounds=5)
     for other in (MLFLOW_PLAIN, MLFLOW_OURS):
-        bench.ratio(other, OURS, measure="ms", at=at)
+        bench.ratio((other, at), (OURS, at), "ms")
 
 
 def ready(bench):
@@ -133,48 +108,36 @@ def ready(bench):
         ):
             return {"seconds": up.seconds}
 
-    at = "start to first answer"
-    ways = {(name, at): partial(measure, name) for name in (OURS, MLFLOW_PLAIN)}
-    bench.in_turn("Starting servers", ways, rounds=bench.pick(3, 1))
-    bench.ratio(MLFLOW_PLAIN, OURS, measure="seconds", at=at)
+    ours, plain = ((name, "start to first answer") for name in (OURS, MLFLOW_PLAIN))
+    ways = {ours: partial(measure, OURS), plain: partial(measure, MLFLOW_PLAIN)}
+    bench.in_turn("Starting servers", ways, rounds=3)
+    bench.ratio(plain, ours, "seconds")
 
 
 def workers(bench):
-    """One worker and two, both servers up and loaded in turn, with what wrk leaves of the cores.
-
-    `limit` is the rate at which the server's and wrk's processor time per request, as measured
-    with one worker, fill all cores; more than it no number of workers can bring.
-    """
+    """One worker and two, both servers up and loaded in turn, and how many cores wrk takes."""
     check_wrk()
     use_models(bench)
-    luas = {
-        f"{text} per request": script(
-            bench.folder / f"{count}.lua", json.dumps({"dataframe_records": [ROW] * count})
-        )
-        for text, count in ((ONE, 1), ("100 rows", 100))
-    }
     with ExitStack() as stack:
         up = {
-            at: stack.enter_context(server(at, [*SERVE, "--workers", at[0]], bench.folder))
-            for at in (ONE_WORKER, TWO_WORKERS)
+            f"{count} worker{'s' * (count > 1)}": stack.enter_context(
+                server(f"{count}", [*SERVE, "--workers", count], bench.folder)
+            )
+            for count in (1, 2)
         }
 
         def measure(at, lua):
             found = load(up[at], lua, seconds=bench.pick(4, 2), connections=MANY)
             wanted = ("requests/s", "CPU us per request", "cores it used", "cores wrk used")
-            found = {name: found[name] for name in wanted}
-            used = found["cores it used"] + found["cores wrk used"]
-            return found | {"limit": os.cpu_count() * found["requests/s"] / used}
+            return {name: found[name] for name in wanted}
 
-        for subject, lua in luas.items():
+        for rows, text in ((1, ONE), (100, "100 rows")):
+            body = json.dumps({"dataframe_records": [ROW] * rows})
+            lua = script(bench.folder / f"{rows}.lua", body)
             for running in up.values():
                 load(running, lua, seconds=1)  # warms up
-            ways = {(subject, at): partial(measure, at, lua) for at in up}
-            bench.in_turn(f"Workers, {subject}", ways, rounds=bench.pick(5, 1))
-            bench.ratio(subject, subject, measure="requests/s", at=TWO_WORKERS,
-                        under_at=ONE_WORKER)  # fmt: skip
-            bench.ratio(subject, subject, measure="CPU us per request", at=TWO_WORKERS,
-                        under_at=ONE_WORKER)  # fmt: skip
-            bench.ratio(subject, subject, measure="limit", under_measure="requests/s",
-                        at=ONE_WORKER)  # fmt: skip
+            ways = {(f"{text} per request", at): partial(measure, at, lua) for at in up}
+            bench.in_turn(f"Workers, {text} per request", ways, rounds=5)
+            one, two = ways
+            bench.ratio(two, one, "requests/s", "CPU us per request")
     bench.coarse("two seconds of load and one round")

@@ -6,7 +6,9 @@ import math
 import re
 import statistics
 import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -14,7 +16,7 @@ from support import PROJECT
 
 from benchmarks import __main__ as benchmarks
 from benchmarks import report
-from benchmarks.measure import Bench, apart, family, process, run
+from benchmarks.measure import Bench, apart, each, process, python, run
 from benchmarks.servers import check_wrk
 from liquidity.report.formatting import short_number
 
@@ -37,7 +39,7 @@ RESULTS = {"machine": report.machine(), "parts": {"files": PART}}
 
 @pytest.fixture
 def bench(tmp_path):
-    return Bench(tmp_path, quick=True, console=Console(file=io.StringIO()))
+    return Bench(tmp_path, quick=False, console=Console(file=io.StringIO()))
 
 
 def test_the_page_has_what_the_results_hold():
@@ -55,7 +57,7 @@ def test_readme_has_the_medians_of_three_ratios():
     }
     parts = report.read(report.RESULTS)["parts"]
     medians = [
-        short_number(statistics.median(dict(report.ratios(parts[name]))[text]))
+        short_number(statistics.median(report.ratios(parts[name])[text]))
         for name, text in quoted.items()
     ]
     section = (PROJECT / "README.md").read_text().partition("## How fast")[2].partition("\n## ")[0]
@@ -74,10 +76,13 @@ def test_the_table_has_ratios_within_rounds_and_the_figures_behind_them():
 def test_of_a_growing_size_the_table_has_the_largest():
     sizes = ("1,000 rows", "10,000 rows")
     part = PART | {
-        "figures": [{"subject": subject, "at": at, "measure": "rows/s", "values": [10]}
-                    for subject in ("ours", "theirs") for at in sizes],
+        "figures": [
+            {"subject": subject, "at": at, "measure": "rows/s", "values": [10]}
+            for subject in ("ours", "theirs")
+            for at in sizes
+        ],
         "ratios": [[["ours", at, "rows/s"], ["theirs", at, "rows/s"]] for at in sizes],
-    }  # fmt: skip
+    }
     lines = report.markdown(RESULTS | {"parts": {"files": part, "search": part}}).splitlines()
     compared = [line for line in lines if "ours / theirs" in line]
     assert [line.partition(":")[0] for line in compared] == ["| files", "| search", "| search"]
@@ -103,9 +108,8 @@ def test_every_curve_is_drawn_for_the_parts_that_there_are(tmp_path):
     for some in (results, RESULTS):
         figure = report.draw(some)
         figure.savefig(tmp_path / "growth.png")
-        drawn = [axes for axes in figure.axes if axes.get_visible()]
-        assert len(drawn) == len(report.CURVES.keys() & some["parts"].keys())
-        assert all(axes.lines for axes in drawn)
+        assert len(figure.axes) == len(report.CURVES.keys() & some["parts"].keys())
+        assert all(axes.lines for axes in figure.axes)
 
 
 def test_publishing_replaces_what_stands_between_the_marks(tmp_path, monkeypatch):
@@ -123,12 +127,17 @@ def test_publishing_replaces_what_stands_between_the_marks(tmp_path, monkeypatch
     assert report.markdown(RESULTS) in first
 
 
-def test_results_of_another_machine_are_not_mixed_with_this_ones(tmp_path):
+def test_results_of_another_machine_are_not_mixed_with_this_ones(tmp_path, capsys):
     path = tmp_path / "results" / "bench.json"
+    empty = {"machine": RESULTS["machine"], "parts": {}}
+    assert report.read_own(path) == empty
     report.write(path, RESULTS)
-    assert report.read(path, RESULTS["machine"]) == RESULTS
-    other = RESULTS["machine"] | {"cores": 1000}
-    assert report.read(path, other) == {"machine": other, "parts": {}}
+    assert report.read_own(path) == RESULTS
+    report.write(path, RESULTS | {"machine": RESULTS["machine"] | {"cores": 1000}})
+    assert report.read_own(path) == empty
+    assert capsys.readouterr().out.endswith(
+        "bench.json is of another machine or other versions and is replaced\n"
+    )
 
 
 def test_ways_take_turns_and_one_that_fails_leaves_the_others_alone(bench):
@@ -142,8 +151,8 @@ def test_ways_take_turns_and_one_that_fails_leaves_the_others_alone(bench):
 
     ways = {(name, "9 rows"): lambda name=name: way(name) for name in "abc"}
     bench.in_turn("Turns", ways, rounds=3)
-    bench.ratio("c", "a", measure="seconds", at="9 rows")
-    bench.ratio("c", "missing", measure="seconds", at="9 rows")
+    bench.ratio(("c", "9 rows"), ("a", "9 rows"), "seconds", "peak MB")
+    bench.ratio(("c", "9 rows"), ("missing", "9 rows"), "seconds")
     assert asked == ["a", "b", "c", "c", "b", "a", "a", "c"]
     assert bench.failures == ["b 9 rows: it broke"]
     assert bench.figures["b", "9 rows", "seconds"] == [2]
@@ -157,7 +166,7 @@ def test_a_part_that_fails_is_kept_as_failed_and_the_next_one_runs(tmp_path, mon
     parts = json.loads((tmp_path / "quick.json").read_text())["parts"]
     assert parts["one"]["failures"] == ["one: No module named 'benchmarks.none'"]
     assert parts["two"]["failures"] == []
-    assert "one failed: one: No module named" in capsys.readouterr().out
+    assert "one FAILED: one: No module named" in capsys.readouterr().out
 
 
 def test_an_unknown_part_is_one_sentence(capsys):
@@ -166,9 +175,9 @@ def test_an_unknown_part_is_one_sentence(capsys):
     assert "there is no part 'nonsense'; there are search," in capsys.readouterr().err
 
 
-def test_a_table_without_results_is_one_sentence(tmp_path, monkeypatch, capsys):
+def test_publishing_without_results_is_one_sentence(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(report, "RESULTS", tmp_path / "none.json")
-    assert benchmarks.main(["--table"]) == 2
+    assert benchmarks.main(["--publish"]) == 2
     assert capsys.readouterr().err.endswith("none.json: run python -m benchmarks first\n")
 
 
@@ -187,10 +196,15 @@ def test_processes_of_their_own_give_a_value_or_their_last_words(tmp_path):
         run(["cat", "none"], tmp_path)
 
 
+def test_a_command_splits_texts_and_nothing_else():
+    expected = [sys.executable, "-m", "serve", "--port", "80", "a b"]
+    assert python("-m serve --port", 80, Path("a b")) == expected
+
+
 def test_a_process_takes_all_that_it_started_with_it():
     with process(["sh", "-c", "sleep 60 & echo $!; wait"], stdout=subprocess.PIPE) as job:
         started = int(job.stdout.readline())
-        assert family(job.pid) == {job.pid, started}
+        assert each(job.pid, lambda process: process.pid) == [job.pid, started]
     before = time.monotonic()
     with job.stdout:
         assert job.stdout.read() == b""  # at the end of the last one that could write
