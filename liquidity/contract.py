@@ -20,7 +20,10 @@ class Rule:
 
 @dataclass(frozen=True)
 class Column:
-    """A number column: its rule, and how people are told about it."""
+    """A number column: its rule, and how people are told about it.
+
+    `example` is its number in the coin that documents and messages show.
+    """
 
     label: str
     unit: str

@@ -22,9 +22,8 @@ PARQUET_ERRORS = (OSError, ValueError, OverflowError, arrow.ArrowException)
 # A coin as documents and messages show one.
 EXAMPLE = {name: column.example for name, column in INPUTS.items()}
 RECORDS_HINT = "[{" + ", ".join(f'"{name}": {text}' for name, text in EXAMPLE.items()) + "}]"
-DAYS_HINT = RECORDS_HINT.replace("[{", f'[{{"{DATE}": "2026-01-31", ').replace(
-    f', "{CHANGE_1H}": 0.01', ""
-)
+DAY = ", ".join(f'"{name}": {EXAMPLE[name]}' for name in FORECAST_FEATURES)
+DAYS_HINT = f'[{{"{DATE}": "2026-01-31", {DAY}}}]'
 
 
 class InputError(ValueError):
