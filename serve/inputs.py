@@ -12,7 +12,7 @@ import orjson
 import pyarrow as arrow
 from pyarrow import csv, parquet
 
-from liquidity.contract import CHANGE_1H, COIN, DATE, INPUTS
+from liquidity.contract import COIN, DATE, FORECAST_FEATURES, INPUTS
 from serve.limits import MAX_COLUMNS, MAX_ROWS
 
 JSON, CSV, PARQUET = "application/json", "text/csv", "application/vnd.apache.parquet"

@@ -22,6 +22,7 @@ from sklearn.tree import DecisionTreeRegressor
 from liquidity.search.pipeline import FOREST, with_forest_params
 
 SIZE = "n_estimators"
+FOLD_METRIC = "r2_fold_"
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,22 @@ class Trial:
         """Standard deviation over the folds, computed as GridSearchCV does."""
         scores = np.array(self.fold_scores)
         return float(np.sqrt(np.average((scores - self.r2) ** 2)))
+
+    @property
+    def metrics(self):
+        """All that is logged of it, by name; `from_metrics` reads it back."""
+        return {
+            "r2": self.r2,
+            "r2_std": self.r2_std,
+            **{f"{FOLD_METRIC}{n}": score for n, score in enumerate(self.fold_scores, 1)},
+            "fit_seconds": self.fit_seconds,
+        }
+
+    @classmethod
+    def from_metrics(cls, params, metrics, *, folds):
+        """The trial whose `metrics` these are; raises KeyError where one is missing."""
+        scores = tuple(metrics[f"{FOLD_METRIC}{n}"] for n in range(1, folds + 1))
+        return cls(params, scores, metrics["fit_seconds"])
 
 
 def candidates(param_grid):
