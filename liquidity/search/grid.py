@@ -17,7 +17,6 @@ import sklearn
 from scipy.stats import rankdata
 from sklearn.metrics import r2_score
 from sklearn.model_selection import ParameterGrid
-from sklearn.tree import DecisionTreeRegressor
 
 from liquidity.search.pipeline import FOREST, with_forest_params
 
@@ -147,8 +146,9 @@ def grow_trees(forest, X, y):
     """Yield the fitted trees of `forest.fit(X, y)` one after the other and keep none of them.
 
     X is float32 and may hold NaN, the forest's `max_samples` None or a share of the rows. The draws
-    are RandomForestRegressor's: a seed per tree, and from it the bootstrap sample. One tree in
-    memory instead of a forest is what lets hundreds of thousands of rows be searched.
+    are those of scikit-learn's forests: a seed per tree, and from it the bootstrap sample, where
+    there is one. One tree in memory instead of a forest is what lets hundreds of thousands of rows
+    be searched.
     """
     seeds = np.random.RandomState(forest.random_state)
     params = {name: getattr(forest, name) for name in forest.estimator_params}
@@ -160,11 +160,12 @@ def grow_trees(forest, X, y):
     with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):
         for _ in range(forest.n_estimators):
             seed = seeds.randint(np.iinfo(np.int32).max)
-            drawn = np.random.RandomState(seed).randint(0, rows, draws)
-            tree = DecisionTreeRegressor(**params | {"random_state": seed})
-            yield tree.fit(
-                X, y, sample_weight=np.bincount(drawn, minlength=rows), check_input=check_input
-            )
+            weight = None
+            if forest.bootstrap:
+                drawn = np.random.RandomState(seed).randint(0, rows, draws)
+                weight = np.bincount(drawn, minlength=rows)
+            tree = type(forest.estimator)(**params | {"random_state": seed})
+            yield tree.fit(X, y, sample_weight=weight, check_input=check_input)
 
 
 def cv_results(trials):
