@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from sklearn.ensemble import ExtraTreesRegressor, RandomForestRegressor
 from sklearn.model_selection import GridSearchCV, KFold
+from sklearn.pipeline import Pipeline
 
 from liquidity.data.table import inputs_and_target
 from liquidity.errors import WorkerLost
@@ -181,7 +182,10 @@ def test_the_key_knows_all_that_scores_depend_on(data):
             build_pipeline(random_state=42, max_samples=0.5), X, y, folds=folds, searched=PARAM_GRID
         ),
     }
-    assert len(others | {key}) == 6
+    other_forest = Pipeline([pipeline.steps[0], ("forest", ExtraTreesRegressor(bootstrap=True))])
+    other_forest.set_params(forest__random_state=42)
+    others.add(search_key(other_forest, X, y, folds=folds, searched=PARAM_GRID))
+    assert len(others | {key}) == 7
     searched = pipeline.set_params(forest__n_estimators=7, forest__max_depth=3)
     assert search_key(searched, X, y, folds=folds, searched=PARAM_GRID) == key
 
