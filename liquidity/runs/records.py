@@ -10,7 +10,6 @@ SEARCH_KEY = "search_key"
 PROCESS = "process"
 HORIZON = "horizon"
 RESUMED_FROM = "resumed_from"
-FOLD_METRIC = "r2_fold_"
 PAGE = 1000
 
 

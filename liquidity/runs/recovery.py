@@ -7,7 +7,6 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from liquidity.processes import is_alive, process_tag
 from liquidity.runs.records import (
-    FOLD_METRIC,
     PROCESS,
     SEARCH_KEY,
     children_of,
@@ -100,9 +99,7 @@ def close_dead_runs(key):
 
 
 def _trial(child, folds):
-    metrics = child.data.metrics
     try:
-        scores = tuple(metrics[f"{FOLD_METRIC}{number}"] for number in range(1, folds + 1))
-        return Trial(dict(trial_key(child)), scores, metrics["fit_seconds"])
+        return Trial.from_metrics(dict(trial_key(child)), child.data.metrics, folds=folds)
     except (KeyError, ValueError):
         return None

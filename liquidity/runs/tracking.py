@@ -12,7 +12,6 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 from liquidity.processes import process_tag
 from liquidity.runs import store
 from liquidity.runs.records import (
-    FOLD_METRIC,
     HORIZON,
     PROCESS,
     RESUMED_FROM,
@@ -98,7 +97,7 @@ def log_trial(parent, trial, *, resumed_from=None):
     child = client.create_run(parent.info.experiment_id, start_time=start, tags=tags)
     client.log_batch(
         child.info.run_id,
-        metrics=[Metric(key, value, end, 0) for key, value in trial_metrics(trial).items()],
+        metrics=[Metric(key, value, end, 0) for key, value in trial.metrics.items()],
         params=[Param(key, str(value)) for key, value in trial.params.items()],
     )
     client.set_terminated(child.info.run_id, end_time=end)
@@ -118,18 +117,8 @@ def trials_table(trials):
         {
             "rank": rank,
             **{name: str(value) for name, value in trial.params.items()},
-            **trial_metrics(trial),
+            **trial.metrics,
         }
         for trial, rank in zip(trials, ranks(trials), strict=True)
     ]
     return pd.DataFrame(rows).sort_values("rank", kind="stable")
-
-
-def trial_metrics(trial):
-    """A trial's metrics by their MLflow names."""
-    return {
-        "r2": trial.r2,
-        "r2_std": trial.r2_std,
-        **{f"{FOLD_METRIC}{n}": score for n, score in enumerate(trial.fold_scores, 1)},
-        "fit_seconds": trial.fit_seconds,
-    }

@@ -17,11 +17,11 @@ import sklearn
 from scipy.stats import rankdata
 from sklearn.metrics import r2_score
 from sklearn.model_selection import ParameterGrid
-from sklearn.tree import DecisionTreeRegressor
 
 from liquidity.search.pipeline import FOREST, with_forest_params
 
 SIZE = "n_estimators"
+FOLD_METRIC = "r2_fold_"
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,22 @@ class Trial:
         """Standard deviation over the folds, computed as GridSearchCV does."""
         scores = np.array(self.fold_scores)
         return float(np.sqrt(np.average((scores - self.r2) ** 2)))
+
+    @property
+    def metrics(self):
+        """All that is logged of it, by name; `from_metrics` reads it back."""
+        return {
+            "r2": self.r2,
+            "r2_std": self.r2_std,
+            **{f"{FOLD_METRIC}{n}": score for n, score in enumerate(self.fold_scores, 1)},
+            "fit_seconds": self.fit_seconds,
+        }
+
+    @classmethod
+    def from_metrics(cls, params, metrics, *, folds):
+        """The trial whose `metrics` these are; raises KeyError where one is missing."""
+        scores = tuple(metrics[f"{FOLD_METRIC}{n}"] for n in range(1, folds + 1))
+        return cls(params, scores, metrics["fit_seconds"])
 
 
 def candidates(param_grid):
@@ -130,8 +146,9 @@ def grow_trees(forest, X, y):
     """Yield the fitted trees of `forest.fit(X, y)` one after the other and keep none of them.
 
     X is float32 and may hold NaN, the forest's `max_samples` None or a share of the rows. The draws
-    are RandomForestRegressor's: a seed per tree, and from it the bootstrap sample. One tree in
-    memory instead of a forest is what lets hundreds of thousands of rows be searched.
+    are those of scikit-learn's forests: a seed per tree, and from it the bootstrap sample, where
+    there is one. One tree in memory instead of a forest is what lets hundreds of thousands of rows
+    be searched.
     """
     seeds = np.random.RandomState(forest.random_state)
     params = {name: getattr(forest, name) for name in forest.estimator_params}
@@ -143,11 +160,12 @@ def grow_trees(forest, X, y):
     with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):
         for _ in range(forest.n_estimators):
             seed = seeds.randint(np.iinfo(np.int32).max)
-            drawn = np.random.RandomState(seed).randint(0, rows, draws)
-            tree = DecisionTreeRegressor(**params | {"random_state": seed})
-            yield tree.fit(
-                X, y, sample_weight=np.bincount(drawn, minlength=rows), check_input=check_input
-            )
+            weight = None
+            if forest.bootstrap:
+                drawn = np.random.RandomState(seed).randint(0, rows, draws)
+                weight = np.bincount(drawn, minlength=rows)
+            tree = type(forest.estimator)(**params | {"random_state": seed})
+            yield tree.fit(X, y, sample_weight=weight, check_input=check_input)
 
 
 def cv_results(trials):
@@ -181,6 +199,7 @@ def search_key(pipeline, X, y, *, folds, searched, offset=None):
     """
     left_out = {"steps", FOREST, *(f"{FOREST}__{name}" for name in (*searched, "n_jobs"))}
     settings = {k: v for k, v in pipeline.get_params().items() if k not in left_out}
+    settings[FOREST] = type(pipeline[-1]).__name__
     digest = hashlib.sha256(f"{sklearn.__version__} {np.__version__} {settings}".encode())
     offsets = () if offset is None else (offset,)
     for array in (X, y, *offsets, *(positions for fold in folds for positions in fold)):

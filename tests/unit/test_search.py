@@ -9,8 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from sklearn.ensemble import RandomForestRegressor
+from sklearn.ensemble import ExtraTreesRegressor, RandomForestRegressor
 from sklearn.model_selection import GridSearchCV, KFold
+from sklearn.pipeline import Pipeline
 
 from liquidity.data.table import inputs_and_target
 from liquidity.errors import WorkerLost
@@ -101,14 +102,21 @@ def test_a_constant_target_scores_finite_and_equal(data, executor):
 
 
 @pytest.mark.parametrize(
-    "params",
-    [{}, {"max_depth": 3}, {"min_samples_split": 7}, {"max_samples": 0.3}, {"max_samples": 1.0}],
+    ("kind", "params"),
+    [
+        *((RandomForestRegressor, params) for params in (
+            {}, {"max_depth": 3}, {"min_samples_split": 7}, {"max_samples": 0.3},
+            {"max_samples": 1.0}, {"bootstrap": False},
+        )),
+        (ExtraTreesRegressor, {}),
+        (ExtraTreesRegressor, {"bootstrap": True, "max_samples": 0.3}),
+    ],
     ids=str,
-)
-def test_the_grown_trees_are_those_of_the_fitted_forest(data, params):
+)  # fmt: skip
+def test_the_grown_trees_are_those_of_the_fitted_forest(data, kind, params):
     X, y = data
     scaled = np.float32(X)
-    forest = RandomForestRegressor(12, random_state=3, **params)
+    forest = kind(12, random_state=3, **params)
     grown = list(grow_trees(forest, scaled, y))
     for tree, fitted in zip(grown, forest.fit(scaled, y).estimators_, strict=True):
         for array in ("feature", "threshold", "value", "children_left"):
@@ -174,7 +182,10 @@ def test_the_key_knows_all_that_scores_depend_on(data):
             build_pipeline(random_state=42, max_samples=0.5), X, y, folds=folds, searched=PARAM_GRID
         ),
     }
-    assert len(others | {key}) == 6
+    other_forest = Pipeline([pipeline.steps[0], ("forest", ExtraTreesRegressor(bootstrap=True))])
+    other_forest.set_params(forest__random_state=42)
+    others.add(search_key(other_forest, X, y, folds=folds, searched=PARAM_GRID))
+    assert len(others | {key}) == 7
     searched = pipeline.set_params(forest__n_estimators=7, forest__max_depth=3)
     assert search_key(searched, X, y, folds=folds, searched=PARAM_GRID) == key
 
