@@ -199,7 +199,9 @@ def search_key(pipeline, X, y, *, folds, searched, offset=None):
     """
     left_out = {"steps", FOREST, *(f"{FOREST}__{name}" for name in (*searched, "n_jobs"))}
     settings = {k: v for k, v in pipeline.get_params().items() if k not in left_out}
-    settings[FOREST] = type(pipeline[-1]).__name__
+    kind = type(pipeline[-1]).__name__
+    if kind != "RandomForestRegressor":  # the only one at first: its interrupted searches go on
+        settings[FOREST] = kind
     digest = hashlib.sha256(f"{sklearn.__version__} {np.__version__} {settings}".encode())
     offsets = () if offset is None else (offset,)
     for array in (X, y, *offsets, *(positions for fold in folds for positions in fold)):
