@@ -77,7 +77,7 @@ class Champion:
         self._on_swap = on_swap or (lambda served: None)
         self._on_failure = on_failure or (lambda: None)
         self._folder = cache_folder(cache_dir, model_uri)
-        self._optional = optional
+        self._optional, self._awaited = optional, False
         self._served = None
         self._failure = None
         self._refused = None
@@ -156,11 +156,11 @@ class Champion:
 
     def _failed(self, error):
         reason = first_line(error)
-        code = getattr(error, "error_code", None)
-        if self._optional and self._served is None and code in NOT_THERE:
-            if reason != self._failure:
+        if self._optional and self._served is None and not isinstance(error, ModelError):
+            # Nothing is missed yet; that the registry is away, the served models say.
+            if getattr(error, "error_code", None) in NOT_THERE and not self._awaited:
                 LOG.info("%s is not there yet: %s", self.model_uri, reason)
-            self._failure = reason
+                self._awaited = True
             return
         if reason != self._failure:
             LOG.error("%s cannot be refreshed: %s", self.model_uri, reason)
