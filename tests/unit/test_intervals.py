@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from liquidity.contract import COVERAGE
 from liquidity.forecast.intervals import (
     GROUPS,
     KEPT,
@@ -40,7 +41,7 @@ def test_every_group_holds_its_share():
     assert ((lower <= mu) & (mu <= upper)).all()
     inside = (lower <= mu + residuals) & (mu + residuals <= upper)
     for number in range(GROUPS):
-        assert inside[group == number].mean() == pytest.approx(0.9, abs=0.02)
+        assert inside[group == number].mean() == pytest.approx(COVERAGE, abs=0.02)
 
 
 def test_p_high_is_calibrated_and_monotonic():
