@@ -99,7 +99,7 @@ def parse_arguments(argv):
     parser = Parser(prog=PROG, description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("data/snapshots"), help="folder")
     parser.add_argument(
-        "--pages", type=whole_number(1), default=4, help=f"how many times {PAGE_SIZE} coins (4)"
+        "--pages", type=whole_number(1), default=4, help=f"pages of {PAGE_SIZE} coins each (4)"
     )
     return parser.parse_args(argv)
 

@@ -120,7 +120,7 @@ def _get(server, page):
     if answer is None:
         start = " ".join(body[:60].decode("utf-8", "replace").split())
         raise FetchError(
-            f"page {page}: the answer is no JSON but starts with {start!r}: check {BASE_URL}, and "
+            f"page {page}: the answer is not JSON but starts with {start!r}: check {BASE_URL}, and "
             "whether a proxy or a login page answers in the server's place."
         )
     return answer
@@ -243,7 +243,7 @@ def _seconds(retry_after):
 
 def _checked(coins, page):
     if coins == []:
-        raise FetchError(f"page {page}: the page is empty, the list ends before: lower --pages.")
+        raise FetchError(f"page {page}: the page is empty, the list ends before it: lower --pages.")
     try:
         api_frame(coins, origin=f"page {page}")
     except MarketDataError as error:

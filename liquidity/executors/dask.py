@@ -93,8 +93,8 @@ def cluster_executor(address, function, *, console):
                 raise WorkerLost(f"{reason}.") from error
             except distributed.KilledWorker as error:
                 raise WorkerLost(
-                    f"several workers of {address} died at the same task, perhaps for want of "
-                    "memory."
+                    f"several workers of {address} died at the same task, perhaps because "
+                    "memory ran out."
                 ) from error
             except ModuleNotFoundError as error:
                 if str(error.name).partition(".")[0] != "liquidity":

@@ -128,7 +128,7 @@ def fetched_model(model_uri):
     """Yields the LiquidityModel at `model_uri` and the folder that its FILES are in meanwhile.
 
     Nothing of its download stays on disk: MLflow itself leaves 20 MB behind at every load from
-    a server. Raises ModelError where there is none, where it is of another kind, or broken.
+    a server. Raises ModelError where there is none, where it is not one of ours, or broken.
     """
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -147,7 +147,7 @@ def fetched_model(model_uri):
 
 
 def fetch_model(model_uri, folder):
-    """Download FILES of a model into `folder`; raises ModelError for one of another kind.
+    """Download FILES of a model into `folder`; raises ModelError for one that is not ours.
 
     The pipeline is for review only. Nothing unexpected comes along: Python would run a compiled
     file beside model.py in its place.
@@ -190,7 +190,7 @@ def _check_kind(folder):
         described = Model.load(str(folder))
         columns = _columns(described.signature)
     except Exception as error:  # MLflow raises what YAML and its own classes raise
-        raise ModelError(f"it is no model of this project ({first_line(error)})") from error
+        raise ModelError(f"it is not a model of this project ({first_line(error)})") from error
     for kind in KINDS.values():
         # By way of a signature of MLflow's own, which knows what is left out of a short form.
         if columns == _columns(kind.signature(**dict.fromkeys(kind.params, 0.0))):
@@ -220,13 +220,13 @@ def _check_files(folder):
             or artifacts != list(FILES[2:])
         )
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"it is no model of this project ({first_line(error)})") from error
+        raise ModelError(f"it is not a model of this project ({first_line(error)})") from error
     if loads_more:
         raise ModelError("loading it would run or read more than this project's model.py")
     if code not in kind.code:
         raise ModelError(
-            f"its model.py (sha256 {code[:12]}...) is none that this project shipped; use the "
-            "version of this project that trained it, or train again"
+            f"its model.py (sha256 {code[:12]}...) is not one that this project has "
+            "shipped; use the version of this project that trained it, or train again"
         )
     if metadata.get("format") != kind.code[code]:
         raise ModelError(

@@ -52,7 +52,10 @@ def parse_arguments(argv):
     )
     parser.add_argument("--model-uri", default=CHAMPION_URI, help=f"({CHAMPION_URI})")
     parser.add_argument(
-        "--top", type=whole_number(0), default=0, help="show and draw so many of both ends (0)"
+        "--top",
+        type=whole_number(0),
+        default=0,
+        help="print and draw so many of the most and of the least liquid (0)",
     )
     add_scheduler_option(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist")

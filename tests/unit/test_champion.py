@@ -259,7 +259,7 @@ DAMAGE = {
     "corrupt forest": corrupt_forest,
     "flipped leaf": flip_a_leaf,
     "metadata of another model": other_metadata,
-    "metadata that is no JSON": lambda path: (path / "artifacts/metadata.json").write_text("{"),
+    "metadata that is not JSON": lambda path: (path / "artifacts/metadata.json").write_text("{"),
     "another format": lambda path: edit(
         path, "artifacts/metadata.json", '"format": ', '"format": 9'
     ),
