@@ -1,34 +1,30 @@
-"""The same search and the same files on a Dask cluster of this machine and without one."""
+"""The same search on a Dask cluster of this machine and without one."""
 
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 
 from rich.console import Console
 
-from benchmarks.measure import apart, process, python, run
-from benchmarks.model import use_models, write_market
-from benchmarks.search import checked, run_search, store_copies, training_rows
+from benchmarks.measure import apart, process, python
+from benchmarks.search import checked, run_search, training_rows
 from benchmarks.servers import free_port
 from liquidity.executors import LOCAL, workers
 from liquidity.search.grid import fit_fold
 from liquidity.search.pipeline import PARAM_GRID
 
 HERE, DASK = "this machine, n_jobs=2", "Dask, one-thread workers"
-SCORE_HERE, SCORE_DASK = "scoring on this machine", "scoring on Dask, 2 workers"
 
 
 def cluster(bench):
-    """Whole searches in fresh processes, connecting included, and a folder of files.
+    """Whole searches in fresh processes, connecting included.
 
     The clusters run all the time; the first search of each, which is not counted, warms them up.
     """
-    copy = store_copies(bench.folder)
     seen = []
 
     def measure(address):
-        found = apart(timed_search, address, bench.quick, MLFLOW_TRACKING_URI=copy())
-        return checked(found, seen)
+        return checked(apart(timed_search, address, bench.quick), seen)
 
     with dask_cluster(bench.folder, 1) as one, dask_cluster(bench.folder, 2) as two:
         for address in (one, two):
@@ -44,23 +40,6 @@ def cluster(bench):
         bench.ratio(single, dask, "seconds")
         if not bench.failures:
             bench.notes.append("All searches found the same r2 to the last bit.")
-
-        use_models(bench)
-        files, rows = bench.pick((8, 250_000), (4, 20_000))
-        folder = bench.folder / "dask"
-        for name in ("in", "out"):
-            (folder / name).mkdir(parents=True, exist_ok=True)
-        for number in range(files):
-            write_market(folder / f"in/{number}.csv", rows)
-        here, dask = (
-            (way, f"{files} CSV files of {rows:,} rows") for way in (SCORE_HERE, SCORE_DASK)
-        )
-        ways = {
-            here: partial(score, bench, folder, LOCAL),
-            dask: partial(score, bench, folder, two),
-        }
-        bench.in_turn("Scoring on Dask", ways, rounds=5)
-        bench.ratio(dask, here, "seconds")
     bench.coarse("starting and connecting count for most")
 
 
@@ -73,14 +52,6 @@ def timed_search(address, quick):
         trials = run_search(X, y, folds, grid, executor, on_trial=lambda trial: None)
         seconds = time.perf_counter() - started
     return {"seconds": seconds, "scores": [trial.r2 for trial in trials]}
-
-
-def score(bench, folder, address):
-    command = python("-m liquidity.scoring --overwrite --scheduler", address)
-    command += ["--input", folder / "in", "--output", folder / "out"]
-    measured = run(command, bench.folder)
-    # The workers' memory is not that of the command.
-    return {"seconds": measured["seconds"]}
 
 
 @contextmanager
@@ -102,9 +73,4 @@ def wait_for_workers(address, workers):
     """Return when all workers have come; runs in a process of its own."""
     import distributed
 
-    for _ in range(100):
-        with suppress(OSError):
-            client = distributed.Client(address, timeout=2)
-            client.wait_for_workers(workers, timeout=60)
-            return
-        time.sleep(0.2)
+    distributed.Client(address, timeout=60).wait_for_workers(workers, timeout=60)

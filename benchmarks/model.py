@@ -1,14 +1,12 @@
-"""The registered model against the scikit-learn pipeline in it: one row, a start, whole files."""
+"""The registered model against the scikit-learn pipeline in it: one row and whole files."""
 
 import pickle
-import time
 import timeit
 from functools import partial
 from pathlib import Path
 
 import mlflow
 import numpy as np
-import pandas as pd
 
 from benchmarks.measure import SAMPLE, apart, python, run
 from liquidity import registry
@@ -25,7 +23,6 @@ CHAMPION, PLAIN = "models:/crypto-liquidity@champion", "models:/plain/1"
 ROW = {"24h_volume": 1e7, "mkt_cap": 1e8, "1h": 0.01, "price": 1.0}
 TREES = 200
 SCORE, PIPELINE = "score", "pipeline.predict"
-LOAD, LOAD_PLAIN = "liquidity load_model", "mlflow.pyfunc.load_model of the pipeline"
 FILE, FILE_PLAIN = "liquidity.scoring", "mlflow models predict on the pipeline"
 
 
@@ -74,7 +71,7 @@ def register():
 
 
 def model(bench):
-    """One row in Python as the forest grows, and from the registry to the first answer."""
+    """One row in Python as the forest grows."""
     sizes, rounds = bench.pick((50, 100, 200, 400, 800), (50, 200)), bench.pick(5, 1)
     with progress_bar(bench.console, "One row in Python", len(sizes)) as advance:
         for trees in sizes:
@@ -85,14 +82,6 @@ def model(bench):
                         bench.add(*way, {"us per row": value})
             bench.ratio(plain, ours, "us per row")
             advance(f"{trees} trees")
-    use_models(bench)
-    ours, plain = ((name, "registry to first answer") for name in (LOAD, LOAD_PLAIN))
-    ways = {
-        ours: partial(apart, first_answer, CHAMPION),
-        plain: partial(apart, first_answer, PLAIN),
-    }
-    bench.in_turn("Registry to first answer", ways, rounds=5)
-    bench.ratio(plain, ours, "seconds")
     bench.coarse("one round")
 
 
@@ -109,22 +98,6 @@ def one_row(trees, rounds):
     return [
         (microseconds(ours.score, 5000), microseconds(pipeline.predict, 50)) for _ in range(rounds)
     ]
-
-
-def first_answer(uri):
-    """Seconds from the registry to the first score of a row, imports done."""
-    # MLflow imports these when it needs them, which is no part of a load.
-    import mlflow.store.model_registry.sqlalchemy_store
-    import mlflow.store.tracking.sqlalchemy_store
-    import onnxruntime  # noqa: F401
-
-    row = pd.DataFrame([ROW])
-    started = time.perf_counter()
-    if uri == PLAIN:
-        mlflow.pyfunc.load_model(uri).predict(row)
-    else:
-        load_model(uri).predict(None, row)
-    return {"seconds": time.perf_counter() - started}
 
 
 def files(bench):
