@@ -104,7 +104,8 @@ def apart(function, *args, **settings):
     with process(command, env=os.environ | settings, **pipes) as job:
         answer, errors = job.communicate(timeout=LIMIT_SECONDS)
     if job.returncode:
-        raise RuntimeError(f"{function.__name__} failed: {last_line(errors)}")
+        said = last_line(errors)
+        raise RuntimeError(f"{function.__name__}: exit code {job.returncode}: {said}")
     return json.loads(answer.splitlines()[-1])
 
 

@@ -189,7 +189,7 @@ def test_a_missing_wrk_is_said_with_its_cure(monkeypatch):
 
 def test_processes_of_their_own_give_a_value_or_their_last_words(tmp_path):
     assert apart(math.sqrt, 49) == 7
-    with pytest.raises(RuntimeError, match="sqrt failed: ValueError"):
+    with pytest.raises(RuntimeError, match="sqrt: exit code 1: ValueError"):
         apart(math.sqrt, -1)
     assert run(["sleep", "0.3"], tmp_path)["peak MB"] > 0
     with pytest.raises(RuntimeError, match="exit code 1: cat: none: No such file"):
