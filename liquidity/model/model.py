@@ -17,6 +17,7 @@ as a stream in blocks of any size. Training takes them from here. Three rules ke
   runs backwards through memory, differ from it in the last bit of some values.
 """
 
+import contextlib
 import hashlib
 import json
 import math
@@ -349,13 +350,6 @@ class Forecast(Scorer):
         history, days_used = history_features(coin, day, *X[:, : len(self.features)].T)
         return self.forecast(history, days_used, X, threshold)
 
-    def answer_newest(self, X, threshold=None):
-        """What `answer` says of the newest row of one coin whose rows all have a date."""
-        _, day = keys(X[:, len(self.features) :])
-        numbers = X[:, : len(self.features)]
-        history, days_used, newest = last_features(day, *numbers.T)
-        return self.forecast(history, days_used, X[newest : newest + 1], threshold)
-
     def score(self, X):
         """Score rows that stand alone; X is float64 of shape (rows, features).
 
@@ -622,8 +616,9 @@ def _weekday(day):
 
 def _numbers(values):
     """Float64 of shape (rows,), NaN for what is no number."""
-    if type(values) is list and set(map(type, values)) <= {float}:
-        return np.array(values)
+    if type(values) is list and set(map(type, values)) <= {float, int}:
+        with contextlib.suppress(OverflowError):  # of an integer that is too large for a float
+            return np.array(values, float)
     # Not np.asarray: it would make numbers of a list's booleans.
     if isinstance(getattr(values, "dtype", None), np.dtype) and values.dtype.kind in "fiu":
         return np.asarray(values, float)

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from liquidity.contract import ALIASES
+from liquidity.contract import ALIASES, COIN, DATE
 from liquidity.data.cells import parse_numbers
 from liquidity.errors import MarketDataError
 from liquidity.model.model import coin_number, day_number
@@ -82,22 +82,21 @@ def parse_inputs(table, positions, model, coins=None):
     X, wrong = (np.column_stack(parts) for parts in zip(*columns, strict=True))
     if model.optional:
         cells = [None if at is None else table.column(at) for at in positions[numbers:]]
-        X = np.column_stack([X, *_keys(model, cells, len(table), coins)])
+        X = np.column_stack([X, *_keys(cells, len(table), coins)])
     return X, wrong
 
 
-def _keys(model, cells, rows, coins):
+def _keys(cells, rows, coins):
     """Coins and dates as `Forecast.parse` numbers them, each of shape (rows,)."""
     coins = {} if coins is None else coins
-    for column, parse in zip(cells, (partial(coin_number, coins=coins), day_number), strict=True):
+    parses = (partial(coin_number, coins=coins), day_number)
+    for name, column, parse in zip((COIN, DATE), cells, parses, strict=True):
         if column is None:
             yield np.full(rows, np.nan)
             continue
         if not pa.types.is_string(column.type):
-            if not pa.types.is_temporal(column.type) or parse is not day_number:
-                raise MarketDataError(
-                    f"column of a coin or a date: expected text, got {column.type}"
-                )
+            if not pa.types.is_temporal(column.type) or name == COIN:
+                raise MarketDataError(f"column {name}: expected text, got {column.type}")
             column = pc.cast(column, pa.string())
         # Few distinct ones: a panel repeats them.
         encoded = pc.dictionary_encode(column.combine_chunks())

@@ -253,6 +253,15 @@ def test_a_time_of_day_counts_for_the_day_that_it_covers(model):
         assert X[0, -1] == (np.datetime64(day) - np.datetime64("1970-01-01")).astype(int)
 
 
+def test_whole_numbers_count_as_their_decimals_do(model):
+    whole = {"24h_volume": [10**6, 10**18 - 1], "mkt_cap": [10**8, 2**53 + 1], "price": [1, 2.5]}
+    decimal = {name: [float(value) for value in values] for name, values in whole.items()}
+    assert model.parse(whole).tobytes() == model.parse(decimal).tobytes()
+    endless = whole | {"price": [1, 10**400]}
+    with pytest.raises(MlflowException, match=r"row 1, column price: expected a finite number"):
+        model.check(model.parse(endless), endless)
+
+
 # Doors
 
 
@@ -283,6 +292,17 @@ def test_files_whose_dates_fall_are_refused(use, panel, tmp_path, capsys):
     command += ["--input", str(tmp_path / "in.csv"), "--output", str(tmp_path / "out.csv")]
     assert score(command) == 2
     assert "a forecast reads a coin's days in their order" in capsys.readouterr().err
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_a_file_whose_coins_are_numbers_is_refused_by_the_columns_name(
+    use, panel, tmp_path, capsys
+):
+    panel[0].tail(50).assign(coin=7).to_parquet(tmp_path / "in.parquet")
+    command = ["--model-uri", "models:/crypto-liquidity-7d@champion"]
+    command += ["--input", str(tmp_path / "in.parquet"), "--output", str(tmp_path / "out.csv")]
+    assert score(command) == 2
+    assert "column coin: expected text, got int64" in capsys.readouterr().err
     assert not (tmp_path / "out.csv").exists()
 
 
