@@ -67,7 +67,8 @@ def train_task(task, cleaning, args, console, *, outer=None):
     """One horizon from its rows to a registered version, step by step; all wiring is here."""
     settings, grid = args.settings[task.horizon], args.grids[task.horizon]
     name = registered_name(args.model_name, task.horizon)
-    console.print(f"{name}:" if outer else "", end="\n" if outer else "", highlight=False)
+    if outer:
+        console.print(f"{name}:", highlight=False)
     print_split(console, task.training, task.test)
     pipeline = build_pipeline(random_state=args.random_state, max_samples=settings["max_samples"])
     key = search_key(pipeline, task.X, task.y, folds=task.folds, searched=grid, offset=task.offset)

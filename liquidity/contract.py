@@ -82,7 +82,6 @@ LONGEST_HORIZON = 90
 MODEL_NAME = "crypto-liquidity"
 CHAMPION, CHALLENGER = "champion", "challenger"
 CHAMPION_URI = f"models:/{MODEL_NAME}@{CHAMPION}"
-FORECAST_URIS = [f"models:/{MODEL_NAME}-{horizon}d@{CHAMPION}" for horizon in HORIZONS]
 
 CLEANED_DATA = "cleaned_data.csv"  # of every run, beside its model
 FORECAST_DATA = "cleaned_data.parquet"  # of a forecast's run
@@ -91,6 +90,9 @@ FORECAST_DATA = "cleaned_data.parquet"  # of a forecast's run
 def registered_name(model_name, horizon):
     """The name in the registry of the models that look `horizon` days ahead."""
     return f"{model_name}-{horizon}d" if horizon else model_name
+
+
+FORECAST_URIS = [f"models:/{registered_name(MODEL_NAME, each)}@{CHAMPION}" for each in HORIZONS]
 
 
 def percent(share):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from sklearn.metrics import r2_score
 
 from liquidity.contract import COVERAGE
 
@@ -12,7 +13,7 @@ FEWEST_BLOCKS = 4  # draws of fewer say little about the spread
 
 def r2(y, mu):
     """1 - squared error / squared deviation from the mean."""
-    return float(1 - np.sum((y - mu) ** 2) / np.sum((y - y.mean()) ** 2))
+    return float(r2_score(y, mu))
 
 
 def spearman_per_date(y, mu, day):
@@ -23,9 +24,8 @@ def spearman_per_date(y, mu, day):
     groups = pd.DataFrame({"y": y, "mu": mu}).groupby(np.asarray(day))
     ranks = groups.rank()
     centred = ranks - ranks.groupby(np.asarray(day)).transform("mean")
-    sums = pd.DataFrame({
-        "both": centred["y"] * centred["mu"], "y": centred["y"] ** 2, "mu": centred["mu"] ** 2,
-    }).groupby(np.asarray(day)).sum()  # fmt: skip
+    products = centred.pow(2).assign(both=centred["y"] * centred["mu"])
+    sums = products.groupby(np.asarray(day)).sum()
     sums = sums[(groups.size() >= 3) & (sums["y"] > 0) & (sums["mu"] > 0)]
     return float((sums["both"] / np.sqrt(sums["y"] * sums["mu"])).mean())
 
@@ -75,10 +75,8 @@ def gain_interval(y, mu, mu_baseline, day, *, random_state, coverage=0.95):
     block = np.unique(block, return_inverse=True)[1]
     if block.max(initial=-1) + 1 < FEWEST_BLOCKS:
         return float("nan"), float("nan")
-    sums = np.stack([
-        np.bincount(block, weights)
-        for weights in (np.ones(len(y)), y, y**2, (y - mu_baseline) ** 2 - (y - mu) ** 2)
-    ])  # fmt: skip
+    weights = (np.ones(len(y)), y, y**2, (y - mu_baseline) ** 2 - (y - mu) ** 2)
+    sums = np.stack([np.bincount(block, each) for each in weights])
     drawn = np.random.default_rng(random_state).integers(
         sums.shape[1], size=(RESAMPLES, sums.shape[1])
     )

@@ -128,7 +128,7 @@ def _compare(model_uri, champion, table, horizon, split, against):
         )
     by = [COIN] if split == "coin" and not horizon else KEYS
     sets = {"champion's": theirs, "candidate's": table}
-    new = {owner: _new_to_both(rows, table, theirs, by) for owner, rows in sets.items()}
+    new = _new_to_both(sets, by)
     shared = theirs.set_index(KEYS).index.isin(table.set_index(KEYS).index).mean()
     if horizon and not new["champion's"].any() and shared >= 0.5 and off is not None:
         # Later training has used up the champion's test rows; its targets agree.
@@ -173,13 +173,15 @@ def _targets_off(table, theirs):
     return float(((both[f"{TARGET}_x"] + EPSILON) / (both[f"{TARGET}_y"] + EPSILON)).median())
 
 
-def _new_to_both(rows, table, theirs, by):
-    """Which of the test rows of `rows` neither model was trained on, boolean of shape (rows,)."""
-    new = (rows["set"] == "test").to_numpy(copy=True)
-    for trained in (frame[frame["set"] == "train"] for frame in (table, theirs)):
-        for names in (by, [VOLUME, MARKET_CAP, PRICE]):
-            seen = pd.MultiIndex.from_frame(trained[names])
-            new &= ~pd.MultiIndex.from_frame(rows[names]).isin(seen)
+def _new_to_both(sets, by):
+    """Which test rows of each table neither model was trained on, booleans of shape (rows,)."""
+    new = {owner: (rows["set"] == "test").to_numpy(copy=True) for owner, rows in sets.items()}
+    for names in (by, [VOLUME, MARKET_CAP, PRICE]):
+        keys = {owner: pd.MultiIndex.from_frame(rows[names]) for owner, rows in sets.items()}
+        for trained, rows in sets.items():
+            seen = keys[trained][rows["set"] == "train"]
+            for owner in sets:
+                new[owner] &= ~keys[owner].isin(seen)
     return new
 
 

@@ -89,6 +89,11 @@ class Forecast(Task):
 
     features: ClassVar = FORECAST_FEATURES
 
+    @property
+    def level(self):
+        """L at the horizon of each row of X."""
+        return self.y + self.offset
+
     def describe_target(self):
         """What was learned, as metadata of the model."""
         y = self.training[TARGET]
@@ -103,8 +108,7 @@ class Forecast(Task):
         seen, with their history as it is and cut.
         """
         rows = len(self.training)
-        y = self.y + self.offset
-        mu = np.full(len(y), np.nan)
+        mu = np.full(len(self.y), np.nan)
         behind = np.full(rows, -1)
         behind[self.cut_rows] = rows + np.arange(len(self.cut_rows))
         for train, test in self.folds:
@@ -115,19 +119,17 @@ class Forecast(Task):
 
     def calibrate_har(self):
         """HAR's interval of the same kind, to compare with."""
-        rows = len(self.training)
-        y, mu = self.y + self.offset, np.full(len(self.y), np.nan)
+        y, mu = self.level, np.full(len(self.y), np.nan)
         for train, test in self.folds:
             coefficients = baselines.fit_har(self.X[train], y[train])
             mu[test] = baselines.har(coefficients, self.X[test])
-        mu[rows:] = np.nan
         return self._calibrated(mu)
 
     def _calibrated(self, mu):
         known = ~np.isnan(mu)
         cut = np.arange(len(mu)) >= len(self.training)
         return fit_intervals(
-            (self.y + self.offset - mu)[known],
+            (self.level - mu)[known],
             self.X[known][:, ABSD30],
             self.days_used[known],
             cut[known],
@@ -138,7 +140,7 @@ class Forecast(Task):
         X, day = self.X_test, self.test[DATE].to_numpy("datetime64[D]").astype(np.int64)
         y = np.log10(self.test[TARGET].to_numpy() + EPSILON)
         rows = len(self.training)
-        coefficients = baselines.fit_har(self.X[:rows], (self.y + self.offset)[:rows])
+        coefficients = baselines.fit_har(self.X[:rows], self.level[:rows])
         mu = fitted.predict(X) + X[:, EW7]
         har = baselines.har(coefficients, X)
         group = groups(interval_, X, self.days_used_test)
@@ -147,6 +149,7 @@ class Forecast(Task):
         har_interval = self.calibrate_har()
         har_group = groups(har_interval, X, self.days_used_test)
         har_lower, har_upper = interval(har_interval, har, har_group)
+        volatility = skill.deciles(X[:, ABSD30])
         high = y > HIGH
         low_gain, high_gain = skill.gain_interval(y, mu, har, day, random_state=0)
         persistence = baselines.persistence(X)
@@ -165,7 +168,7 @@ class Forecast(Task):
                 high, p_high(har_interval, har, har_group, threshold=THRESHOLD)
             ),
             "climatology_test_brier": skill.brier(
-                high, baselines.climatology((self.y + self.offset)[:rows], HIGH)
+                high, baselines.climatology(self.level[:rows], HIGH)
             ),
             "test_interval_score": skill.interval_score(y, lower, upper),
             "har_interval_score": skill.interval_score(y, har_lower, har_upper),
@@ -174,7 +177,7 @@ class Forecast(Task):
                 y, lower, upper, skill.months(day), fewest=LEAST_ROWS
             ),
             "interval_coverage_worst_group": skill.worst_coverage(
-                y, lower, upper, skill.deciles(X[:, ABSD30]), fewest=LEAST_ROWS
+                y, lower, upper, volatility, fewest=LEAST_ROWS
             ),
             "typical_error": skill.typical_error(y, mu),
             "persistence_typical_error": skill.typical_error(y, persistence),
@@ -189,7 +192,7 @@ class Forecast(Task):
             p,
             persistence=persistence,
             day=day,
-            volatility=skill.deciles(X[:, ABSD30]),
+            volatility=volatility,
             days_used=self.days_used_test,
             horizon=self.horizon,
         )

@@ -6,8 +6,6 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 
-from liquidity.data.table import digest
-
 
 @dataclass(frozen=True)
 class Task:
@@ -30,8 +28,3 @@ class Task:
     offset: np.ndarray | None = None
 
     features: ClassVar = ()
-
-    @property
-    def digest(self):
-        """A short digest of the table."""
-        return digest(self.table)
