@@ -98,7 +98,7 @@ def note(environ, served, X, scores, *, log):
     if log:
         features = served.model.features
         values = X[:, : len(features)] if served.model.optional else X
-        log.put(environ[ID], served.info["version"], values, scores, features=features)
+        log.put(environ[ID], served.info["version"], features, values, scores)
 
 
 def note_forecasts(environ, answer):

@@ -7,7 +7,6 @@ from flask import Flask
 from flask.json.provider import DefaultJSONProvider
 from flask.sessions import NullSession, SessionInterface
 
-from liquidity.contract import FEATURES
 from serve import limits
 from serve.admission import admit
 from serve.api import api
@@ -34,7 +33,7 @@ def create_app(config=None, champion=None, *, fastlane=True):
     """
     settings = read_settings(config)
     metrics = Metrics()
-    log = PredictionLog(settings.prediction_log, FEATURES) if settings.prediction_log else None
+    log = PredictionLog(settings.prediction_log) if settings.prediction_log else None
     champion = champion or start_champion(settings, metrics)
     forecasts = start_forecasts(settings, metrics)
     recorder = Recorder(metrics)

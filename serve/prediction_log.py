@@ -29,8 +29,7 @@ class PredictionLog:
     written.
     """
 
-    def __init__(self, path, features):
-        self._features = features
+    def __init__(self, path):
         self._lines = b""
         self._failure = None
         self._dropped = 0
@@ -41,9 +40,8 @@ class PredictionLog:
         self._background = Background(self._write, name="prediction-log")
         self.flush = self._background.flush
 
-    def put(self, request_id, version, X, scores, *, features=None):
+    def put(self, request_id, version, features, X, scores):
         """Queue the rows of a request: X of shape (rows, features) and scores of serve.answers."""
-        features = features or self._features
         if self._background.waiting() < WAITING:
             self._background.put((time.time(), request_id, version, features, X, scores))
         else:

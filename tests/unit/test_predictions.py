@@ -18,7 +18,7 @@ def make_log(tmp_path):
     logs = []
 
     def make():
-        logs.append(PredictionLog(tmp_path / "log.jsonl", ["price"]))
+        logs.append(PredictionLog(tmp_path / "log.jsonl"))
         return logs[-1]
 
     yield make
@@ -44,7 +44,7 @@ def test_two_workers_rotate_one_log_and_lose_no_line(make_log, tmp_path, monkeyp
 
     def fill(log, name):
         for number in range(2000):
-            log.put(f"{name}-{number}", "1", [[1.5]], SCORES)
+            log.put(f"{name}-{number}", "1", ["price"], [[1.5]], SCORES)
             if number % 100 == 0:
                 time.sleep(0.005)
 
@@ -65,7 +65,7 @@ def test_each_worker_writes_its_own_file_and_leaves_the_name_to_the_next(make_lo
     first.close()
     third = make_log()
     for name, log in (("second", second), ("third", third)):
-        log.put(name, "1", [[1.5]], SCORES)
+        log.put(name, "1", ["price"], [[1.5]], SCORES)
         log.close()
     assert '"third"' in (tmp_path / "log.jsonl").read_text()
     assert '"second"' in (tmp_path / "log.jsonl-2").read_text()
@@ -76,7 +76,7 @@ def test_only_the_newest_files_are_kept(make_log, tmp_path, monkeypatch):
     monkeypatch.setattr(prediction_log, "ROTATE_BYTES", 0)
     log = make_log()
     for number in range(9):
-        log.put(str(number), "1", [[1.5]], SCORES)
+        log.put(str(number), "1", ["price"], [[1.5]], SCORES)
         log.flush()
     log.close()
     found = {line["request_id"] for line in lines_of(tmp_path)}
@@ -89,7 +89,7 @@ def test_a_full_disk_is_said_once_and_leaves_no_half_line(make_log, tmp_path, ca
     monkeypatch.setattr(prediction_log, "WAITING", 10)
     monkeypatch.setattr(background, "FLUSH_SECONDS", 60)  # flushed by hand
     log = make_log()
-    log.put("first", "1", [[1.5]], SCORES)
+    log.put("first", "1", ["price"], [[1.5]], SCORES)
     log.flush()
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(
@@ -97,7 +97,7 @@ def test_a_full_disk_is_said_once_and_leaves_no_half_line(make_log, tmp_path, ca
     )
     try:
         for number in range(20):
-            log.put(str(number), "1", [[1.5]], SCORES)
+            log.put(str(number), "1", ["price"], [[1.5]], SCORES)
             log.flush()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -111,4 +111,4 @@ def test_a_full_disk_is_said_once_and_leaves_no_half_line(make_log, tmp_path, ca
 def test_a_path_that_cannot_be_written_fails_at_the_start(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"):
-        PredictionLog(tmp_path / "file" / "log", ["price"])
+        PredictionLog(tmp_path / "file" / "log")
