@@ -11,10 +11,10 @@ test: .venv/ready
 	$(BIN)/python -m pytest $(ARGS)
 
 soak: .venv/ready
-	$(BIN)/python -m pytest -m soak -s --durations=0 $(ARGS)
+	$(BIN)/python -m pytest -n 0 -m soak -s --durations=0 $(ARGS)
 
 soak-cluster: .venv/ready
-	$(BIN)/python -m pytest -m cluster -s --durations=0 $(ARGS)
+	$(BIN)/python -m pytest -n 0 -m cluster -s --durations=0 $(ARGS)
 
 ui: .venv/ready
 	$(BIN)/mlflow ui --port 5001
