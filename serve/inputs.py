@@ -211,18 +211,14 @@ def _expected(key):
 
 
 def _record_columns(key, rows, features):
-    try:
-        return {name: [row[name] for row in _limited(rows)] for name in features}
-    except (KeyError, TypeError):
-        pass  # the slow way finds out which
-    for number, row in enumerate(rows):
+    for number, row in enumerate(_limited(rows)):
         if type(row) is not dict:
             raise InputError(f"{key}, row {number}: expected {_expected(key)}, got {_kind(row)}.")
-    return {
-        name: [row.get(name) for row in rows]
-        for name in features
-        if any(name in row for row in rows)
-    }
+    found = [name for name in features if any(name in row for row in rows)]
+    try:
+        return {name: [row[name] for row in rows] for name in found}
+    except KeyError:
+        return {name: [row.get(name) for row in rows] for name in found}
 
 
 def _split_columns(split, features):

@@ -1,10 +1,14 @@
 """One coin's days in, what is expected after the newest of them out, at every horizon."""
 
+from datetime import date, timedelta
+
 import numpy as np
 from mlflow.exceptions import MlflowException
 
 from liquidity.contract import COIN, DATE
-from liquidity.model.model import keys, last_features
+from liquidity.model.model import last_features
+
+EPOCH = date(1970, 1, 1)
 
 
 def forecast_newest(models, columns):
@@ -15,22 +19,35 @@ def forecast_newest(models, columns):
     `horizon`, the `date` that it is for, and the columns of the model's answer. Raises
     INVALID_PARAMETER_VALUE for a value that breaks a rule, a row without a date, and two coins.
     """
-    answers = []
-    for horizon, model in sorted(models.items()):
-        if not answers:
-            # The rules and the features are the same for all horizons.
-            X = model.parse(columns)
-            model.check(X, columns)
-            coin, day = keys(X[:, len(model.features) :])
-            _check_days(X[:, -1], columns)
-            if len(np.unique(coin)) > 1:
-                raise _invalid(f"column {COIN}: expected the days of one coin, got several")
-            history, days_used, newest = last_features(day, *X[:, : len(model.features)].T)
-            row, newest_day = X[newest : newest + 1], day[newest]
-        answer = model.forecast(history, days_used, row)
-        values = {name: value[0].item() for name, value in answer.items() if name != "days_used"}
-        answers.append({"horizon": horizon, "date": _iso(newest_day + horizon), **values})
-    return {"date": _iso(newest_day), "days_used": int(days_used[0]), "forecasts": answers}
+    # The rules and the features are the same for all horizons.
+    model = next(iter(models.values()))
+    X = model.parse(columns)
+    model.check(X, columns)
+    _check_days(X[:, -1], columns)
+    _check_coins(X[:, -2])
+    history, days_used, newest = last_features(X[:, -1], *X[:, :-2].T)
+    history, days_used = history[0].tolist(), int(days_used[0])
+    *values, _, day = X[newest].tolist()
+    forecasts = [
+        {
+            "horizon": horizon,
+            "date": _iso(day + horizon),
+            **_answer_row(model, history, days_used, values),
+        }
+        for horizon, model in sorted(models.items())
+    ]
+    return {"date": _iso(day), "days_used": days_used, "forecasts": forecasts}
+
+
+def _answer_row(model, history, days_used, values):
+    """The answer's columns but days_used, which is that of all horizons."""
+    if hasattr(model, "forecast_row"):
+        answer = model.forecast_row(history, days_used, values)
+    else:  # the code of the first forecasts
+        answer = model.forecast(np.array([history]), np.array([days_used]), np.array([values]))
+        answer = {name: value[0].item() for name, value in answer.items()}
+    del answer["days_used"]
+    return answer
 
 
 def _check_days(days, columns):
@@ -42,8 +59,15 @@ def _check_days(days, columns):
         )
 
 
+def _check_coins(coins):
+    """All rows name the same coin, or none does."""
+    known = coins == coins
+    if not ((coins == coins[0]) if known[0] else ~known).all():
+        raise _invalid(f"column {COIN}: expected the days of one coin, got several")
+
+
 def _iso(day):
-    return str(np.datetime64(int(day), "D"))
+    return (EPOCH + timedelta(day)).isoformat()
 
 
 def _invalid(message):

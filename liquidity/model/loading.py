@@ -79,7 +79,8 @@ SAME_DAY = Kind(
     params={"threshold": "double"},
     code={
         "e45dbe93e3515b1ebdf604654e3ff3da8849c259d1cd5c976e9a4c69b7274937": 2,
-        "0dc1ff9584845efc2174674ae29dfa19a73eaff26e263e66a18704446e069484": 3,
+        "c8539d53a13c76811459eec9ff63abb0cdb367a29b72bcf86afdffaf241c44ee": 3,
+        "6aaf9a5c866bd3016279163ac896328db8d73a05fef5cd65e0e46249edc65262": 3,
     },
 )
 FORECAST = Kind(
@@ -87,7 +88,10 @@ FORECAST = Kind(
     optional={CHANGE_1H: "double", COIN: "string", DATE: "string"},
     outputs=SCORES | {"p_high": "double", "days_used": "long"},
     params={"threshold": "double"},
-    code={"0dc1ff9584845efc2174674ae29dfa19a73eaff26e263e66a18704446e069484": 3},
+    code={
+        "c8539d53a13c76811459eec9ff63abb0cdb367a29b72bcf86afdffaf241c44ee": 3,
+        "6aaf9a5c866bd3016279163ac896328db8d73a05fef5cd65e0e46249edc65262": 3,
+    },
 )
 KINDS = {"same-day": SAME_DAY, "forecast": FORECAST}
 

@@ -18,6 +18,7 @@ as a stream in blocks of any size. Training takes them from here. Three rules ke
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import math
@@ -48,6 +49,7 @@ UNKNOWN_NAMES = {
 ISO_DATE = re.compile(
     r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?(?:Z|[+-]\d\d:?\d\d)?)?", re.ASCII
 )
+LONGEST_DATE = len("2026-01-31T00:00:00.000000+00:00")
 # From Bitcoin's first block to the end of the century, as UNIX time is read too.
 FIRST_DAY, LAST_DAY = 14_245, 47_481
 NOT_ALLOWED = -np.inf  # what stands in X for a coin or a date that is none
@@ -128,6 +130,7 @@ class Scorer:
         self._mean = np.array(metadata["scaler"]["mean"])
         self._scale = np.array(metadata["scaler"]["scale"])
         self._epsilon = metadata["interval"]["epsilon"]
+        self._file = forest
         options = onnxruntime.SessionOptions()
         # One row needs no second thread, and the last digits of a score depend on their number;
         # who scores many rows calls `answer` from several threads.
@@ -136,6 +139,10 @@ class Scorer:
         self._forest = onnxruntime.InferenceSession(
             forest, options, providers=["CPUExecutionProvider"]
         )
+
+    def __reduce__(self):
+        # A session can be neither copied nor pickled, what it is made from can; it holds on to it.
+        return type(self), (self.metadata, self._file)
 
     def parse(self, columns):
         """Float64 of shape (rows, features) from a frame or a mapping of names to sequences.
@@ -309,6 +316,11 @@ class Forecast(Scorer):
         # Per group of volatility, on the scale of log10(liquidity + epsilon).
         self._ends = np.column_stack([interval["low"], interval["high"]])
         self._residuals = [np.array(quantiles) for quantiles in interval["residual_quantiles"]]
+        # What forecast_row takes, most of it as Python's own numbers.
+        self._shares = [np.linspace(0, 1, len(quantiles)) for quantiles in self._residuals]
+        self._scaling = list(zip(self._mean.tolist(), self._scale.tolist(), strict=True))
+        self._usual = list(zip(self._low.tolist(), self._high.tolist(), strict=True))
+        self._steps, self._reaches = self._edges.tolist(), self._ends.tolist()
 
     def parse(self, columns, coins=None):
         """Float64 of shape (rows, features + 2): the numbers, then coin and date.
@@ -316,26 +328,21 @@ class Forecast(Scorer):
         `coins` numbers the names, `{name: number}`, and takes up new ones; who passes the same
         one for several blocks of a file has one number for a coin throughout.
         """
-        X = super().parse(columns)
-        coin, day = np.full((2, len(X)), np.nan)
+        numbers = super().parse(columns)
+        X = np.full((len(numbers), len(self.features) + 2), np.nan)
+        X[:, :-2] = numbers
         if COIN in columns:
             coins = {} if coins is None else coins
-            coin[:] = [coin_number(value, coins) for value in columns[COIN]]
+            X[:, -2] = [coin_number(value, coins) for value in columns[COIN]]
         if DATE in columns:
-            days = {}  # a panel repeats each date for every coin
-            for value in columns[DATE]:
-                if isinstance(value, str) and value not in days:
-                    days[value] = day_number(value)
-            day[:] = [
-                days[value] if isinstance(value, str) else day_number(value)
-                for value in columns[DATE]
-            ]
-        return np.column_stack([X, coin, day])
+            X[:, -1] = [day_number(value) for value in columns[DATE]]
+        return X
 
     def broken(self, X):
         """Which values break their rule, boolean of the shape of X."""
-        numbers = len(self.features)
-        return np.column_stack([super().broken(X[:, :numbers]), X[:, numbers:] == NOT_ALLOWED])
+        broken = X == NOT_ALLOWED
+        broken[:, :-2] = super().broken(X[:, :-2])
+        return broken
 
     def problem(self, name, value):
         """What is wrong with a value that breaks the rule of column `name`, in one clause."""
@@ -383,6 +390,40 @@ class Forecast(Scorer):
             "p_high": share_above(needed, group, self._residuals),
             "days_used": days_used,
         }
+
+    def forecast_row(self, history, days_used, values, threshold=None):
+        """What `forecast` says of one row, to the same bits, as SameDay.answer_row does.
+
+        Lists of numbers: 14 history features, and the row's own numbers in the order of `features`.
+        """
+        threshold = self._threshold(threshold)
+        inputs = zip(history, self._scaling, strict=True)
+        scaled = np.array([[(v - mean) / scale for v, (mean, scale) in inputs]], np.float32)
+        vote = self._forest.run(None, {"X": scaled.astype(np.float64)})[0].item()
+        level, group = vote + history[EW7], self._group_of(history[ABSD30], days_used)
+        low, high = self._reaches[group]
+        # NumPy's power, whose last bit is not that of Python's.
+        powers = (10.0 ** np.array([level, level + low, level + high])).tolist()
+        liquidity, lower, upper = (max(power - self._epsilon, 0.0) for power in powers)
+        shifted, usual = threshold + self._epsilon, zip(values, self._usual, strict=True)
+        needed = (float(np.log10(shifted)) if shifted > 0 else -math.inf) - level
+        return {
+            "liquidity": liquidity,
+            "level": "High" if liquidity > threshold else "Low",
+            "lower": min(lower, liquidity),
+            "upper": max(upper, liquidity),
+            "in_range": all(low <= value <= high for value, (low, high) in usual),
+            "p_high": 1 - float(np.interp(needed, self._residuals[group], self._shares[group])),
+            "days_used": days_used,
+        }
+
+    def _group_of(self, absd30, days_used):
+        """`residual_group` of one row."""
+        if math.isnan(absd30):
+            return len(self._reaches) - 1
+        if days_used < LONG_HISTORY:
+            return len(self._edges) + 1 + (absd30 > self._middle)
+        return sum(edge <= absd30 for edge in self._steps)
 
 
 def residual_group(absd30, days_used, *, edges, middle):
@@ -436,6 +477,12 @@ def day_number(value):
     if not isinstance(value, str):
         return np.nan if _is_missing(value) else NOT_ALLOWED
     text = value.strip()
+    return _day_number(text) if len(text) <= LONGEST_DATE else NOT_ALLOWED
+
+
+# A panel repeats each date for every coin, and a server is asked about the same days all day.
+@functools.lru_cache(2**14)
+def _day_number(text):
     if text in UNKNOWN_NAMES:
         return np.nan
     if not ISO_DATE.fullmatch(text):

@@ -1,6 +1,8 @@
 """Forecasts: a list of horizons trained on a small panel, and their answers at every door."""
 
+import copy
 import json
+import pickle
 
 import mlflow
 import numpy as np
@@ -12,6 +14,7 @@ from support import SMALL_FORECAST, all_runs, children
 import train
 from liquidity import forecast_liquidity
 from liquidity.contract import EPSILON
+from liquidity.forecast.newest import forecast_newest
 from liquidity.model.loading import load_model
 from liquidity.model.model import EW7, history_features, keys
 from liquidity.scoring.job import main as score
@@ -232,6 +235,46 @@ def test_what_breaks_a_rule_is_named(loaded, panel, change, said):
     with pytest.raises(MlflowException, match=said) as raised:
         loaded.predict(frame)
     assert raised.value.error_code == "INVALID_PARAMETER_VALUE"
+
+
+def test_one_row_at_a_time_is_answered_to_the_same_bits(model, panel):
+    X = model.parse(panel[0].tail(1500))
+    coin, day = keys(X[:, 3:])
+    history, days_used = history_features(coin, day, *X[:, :3].T)
+    for threshold in (None, 0.01, 0.0, -1.0):
+        together = model.forecast(history, days_used, X, threshold)
+        for row in range(len(X)):
+            alone = model.forecast_row(
+                history[row].tolist(), int(days_used[row]), X[row, :3].tolist(), threshold
+            )
+            assert alone == {name: values[row].item() for name, values in together.items()}
+
+
+def test_models_of_the_first_code_are_asked_their_way(use, panel, monkeypatch):
+    days = of_coin(panel[0], panel[0]["coin"].iloc[-1])
+    models = {h: load_model(f"models:/crypto-liquidity-{h}d@champion") for h in (1, 7)}
+    columns = days.to_dict(orient="list")
+    expected = forecast_newest(models, columns)
+    for each in models.values():
+        monkeypatch.delattr(type(each), "forecast_row")
+    assert forecast_newest(models, columns) == expected
+
+
+def test_the_loaded_model_can_be_copied_and_pickled(loaded, panel):
+    rows = panel[0].tail(50)[[*NUMBERS, "coin", "date"]]
+    expected = loaded.predict(rows)
+    for other in (copy.deepcopy(loaded), pickle.loads(pickle.dumps(loaded))):
+        pd.testing.assert_frame_equal(other.predict(rows), expected)
+
+
+def test_a_text_that_is_too_long_for_a_date_is_none(model):
+    row = {"24h_volume": [1e6], "mkt_cap": [1e8], "price": [1.0]}
+    longest, padded = "2026-01-31T00:00:00.000000+00:00", " " * 50 + "2026-01-31" + " " * 50
+    assert model.parse(row | {"date": [longest]})[0, -1] == 20_484
+    assert model.parse(row | {"date": [padded]})[0, -1] == 20_484
+    for text in (f"{longest}0", "9" * 10**6):
+        with pytest.raises(MlflowException, match=r"expected a day .* got '.{30,90}$"):
+            model.check(model.parse(row | {"date": [text]}), row | {"date": [text]})
 
 
 def test_a_coin_given_as_a_number_is_refused(model):

@@ -1,6 +1,8 @@
 """The registered pyfunc: its rules, its artifact, and what it answers."""
 
+import copy
 import json
+import pickle
 
 import numpy as np
 import pandas as pd
@@ -145,6 +147,13 @@ def test_many_rows_have_the_bits_of_one(model, sample_table):
     many = np.tile(X, (3, 1))[np.random.default_rng(0).permutation(3 * len(X))]
     one_by_one = [inner.score(row[None])[0][0] for row in many]
     assert np.array_equal(inner.score(many)[0], one_by_one)
+
+
+def test_it_can_be_copied_and_pickled_within_its_process(model, sample_table):
+    rows = sample_table[FEATURES].head(50)
+    expected = model.predict(rows)
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        pd.testing.assert_frame_equal(other.predict(rows), expected)
 
 
 def test_strings_that_hold_numbers_and_extra_columns_are_accepted(model):
