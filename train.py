@@ -9,7 +9,16 @@ from mlflow.exceptions import MlflowException
 from rich.console import Console
 
 from liquidity import evaluation, registry
-from liquidity.command import AUTO, Parser, auto_or, run, share, share_or_all, whole_number
+from liquidity.command import (
+    AUTO,
+    Parser,
+    add_day_shift_option,
+    auto_or,
+    run,
+    share,
+    share_or_all,
+    whole_number,
+)
 from liquidity.contract import FORECAST_FEATURES, LONGEST_HORIZON, MODEL_NAME, registered_name
 from liquidity.data.market import REQUIRED, read_market, trim_outliers
 from liquidity.data.table import digest
@@ -138,7 +147,7 @@ def train_task(task, cleaning, args, console, *, outer=None):
 def read_data(args):
     """The checked market frame, and what cleaning left out."""
     required = REQUIRED if 0 in args.horizons else FORECAST_FEATURES
-    frame, cleaning = read_market(args.data, required=required)
+    frame, cleaning = read_market(args.data, required=required, day_shift=args.day_shift)
     if args.outliers == "iqr":
         frame, cleaning = trim_outliers(frame, cleaning)
     return frame, cleaning
@@ -167,6 +176,7 @@ def parse_arguments(argv):
     add = parser.add_argument
     add("--data", default="data/sample.csv", help="a file, a folder or a glob of snapshots")
     add("--horizon", default="0", help="days ahead, or a list such as 1,7,30; 0: the same day")
+    add_day_shift_option(parser)
     add("--outliers", choices=("keep", "iqr"), default="keep", help="iqr: trim by Tukey's fences")
     add(
         "--split",

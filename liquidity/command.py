@@ -55,6 +55,17 @@ def whole_number(lowest):
     return parse
 
 
+def add_day_shift_option(parser):
+    """The option of the jobs that read dates."""
+    parser.add_argument(
+        "--day-shift",
+        type=int,
+        choices=(-1, 0, 1),
+        default=0,
+        help="days to add to every date; -1 where the value of 00:00 UTC has its own date (0)",
+    )
+
+
 def share(text):
     """The argument type of shares between 0 and 1, both excluded."""
     value = _number(text)

@@ -52,11 +52,12 @@ class Cleaning:
         return asdict(self)
 
 
-def read_market(source, *, required=REQUIRED):
+def read_market(source, *, required=REQUIRED, day_shift=0):
     """Read, check and clean the snapshots at `source`: a file, a folder or a glob.
 
     Rows keep their order within a file, and files come in the order of their names: a forest
     depends on the order of its rows. `required` names the number columns that a row must know.
+    `day_shift` days are added to every date.
 
     Returns `(frame, cleaning)`; the frame has the columns of COLUMNS that the files hold, changes
     as fractions, money in USD, `date` as a day.
@@ -72,6 +73,7 @@ def read_market(source, *, required=REQUIRED):
         raise MarketDataError(_report(problems))
     doubts = [_unusual_changes(path, frame) for path, frame in zip(paths, frames, strict=True)]
     frame = pd.concat(frames, ignore_index=True)
+    frame[DATE] += pd.Timedelta(days=day_shift)
     used, dropped = _drop_unusable(frame, required)
     if used.empty:
         counts = ", ".join(f"{count} {reason}" for reason, count in dropped.items())

@@ -81,7 +81,7 @@ _FREEDOM = np.array([np.nan] * 3 + list(range(2, 7)))
 # The windows of so many rows stay in a core's cache with all that is computed of them; no block
 # spans more days than this, however far apart its rows are.
 _ROWS, _SPAN = 1024, 2**18
-EW7, ABSD30 = HISTORY_FEATURES.index("ew7"), HISTORY_FEATURES.index("absd30")
+L0, EW7, LAG1, ABSD30 = map(HISTORY_FEATURES.index, ("l0", "ew7", "lag1", "absd30"))
 
 
 class LiquidityModel(PythonModel):

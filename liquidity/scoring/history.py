@@ -3,9 +3,12 @@
 import numpy as np
 
 from liquidity.errors import MarketDataError
+from liquidity.forecast.weekdays import DailyChanges
 from liquidity.model.model import (
     DAYS,
     HISTORY_FEATURES,
+    L0,
+    LAG1,
     UNKNOWN_DAY,
     answer_rows,
     keys,
@@ -108,10 +111,15 @@ class Stream:
 
 
 class History:
-    """What a scoring job knows of the days before a row: the stream, and the coins' numbers."""
+    """What a scoring job knows of the days before a row: the stream, and the coins' numbers.
 
-    def __init__(self):
+    Dates are taken to be `day_shift` days later than they say. `changes` tells whether that is so.
+    """
+
+    def __init__(self, *, day_shift=0):
         self.coins = {}
+        self.changes = DailyChanges()
+        self._day_shift = day_shift
         self._stream = Stream()
 
     def take(self, model, X, source, first_row):
@@ -121,9 +129,9 @@ class History:
         """
         good = np.flatnonzero(~model.broken(X).any(axis=1))
         numbers = len(model.features)
-        coin, day = keys(X[good, numbers:])
+        coin, day = keys(X[good, numbers:] + (0, self._day_shift))
         try:
-            return self._stream.answer(coin, day, *X[good, :numbers].T)
+            features, days_used = self._stream.answer(coin, day, *X[good, :numbers].T)
         except DatesFallError as error:
             row = first_row + int(good[error.row]) + 2
             names = {number: name for name, number in self.coins.items()}
@@ -132,3 +140,5 @@ class History:
                 f"comes after its {error.latest}; a forecast reads a coin's days in their order: "
                 "sort the rows by date, and name the files so that later ones come later."
             ) from error
+        self.changes.add(day, features[:, L0] - features[:, LAG1])
+        return features, days_used

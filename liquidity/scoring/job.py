@@ -8,7 +8,7 @@ import pyarrow as pa
 from mlflow.exceptions import MlflowException
 from rich.console import Console
 
-from liquidity.command import Parser, run, whole_number
+from liquidity.command import Parser, add_day_shift_option, run, whole_number
 from liquidity.contract import CHAMPION_URI, COIN
 from liquidity.data.readers import column_name
 from liquidity.errors import MarketDataError, SettingsError
@@ -57,6 +57,7 @@ def parse_arguments(argv):
         default=0,
         help="print and draw so many of the most and of the least liquid (0)",
     )
+    add_day_shift_option(parser)
     add_scheduler_option(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
     return parser.parse_args(argv)
@@ -78,8 +79,11 @@ def score(args, console):
         check_store()
         with fetched_model(args.model_uri) as (model, folder):
             check_headers(missing, [*model.features, COIN] if args.top else model.features)
+            history = History(day_shift=args.day_shift) if model.optional else None
+            if args.day_shift and not history:
+                raise SettingsError("--day-shift: this model does not ask for dates: leave it out.")
             if args.scheduler == LOCAL:
-                way = partial(score_here, model, jobs, overwrite=args.overwrite)
+                way = partial(score_here, model, jobs, history=history, overwrite=args.overwrite)
             elif model.optional:
                 raise SettingsError(
                     "--scheduler: a forecast reads files one after the other, for the days before "
@@ -88,6 +92,7 @@ def score(args, console):
             else:
                 way = partial(score_on_cluster, args.scheduler, folder, console=console)
             score_files(missing, way, console)
+            say_shift(history, model.metadata.get("weekday_profile"), args.day_shift, console)
             coverage = model.metadata["interval"]["coverage"]
     if args.top:
         show_ranking([output for _, output in jobs], args.top, console, coverage=coverage)
@@ -151,13 +156,27 @@ def score_files(jobs, way, console):
     console.print(f"{rows:,} rows written to {where}{rest}.", highlight=False, soft_wrap=True)
 
 
-def score_here(model, jobs, missing, count, *, overwrite):
+def say_shift(history, profile, day_shift, console):
+    """Say so where the files seem to label days otherwise than the model's training data did."""
+    shift = history.changes.likely_shift(profile) if history and profile else 0
+    if shift:
+        console.print(
+            "By the course of volume through the week, these files call a day what the model knows "
+            f"as the day {'after' if shift > 0 else 'before'} it, which costs accuracy: score them "
+            f"with --day-shift {shift + day_shift} (and --overwrite) if that is so.",
+            style="yellow",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def score_here(model, jobs, missing, count, *, history, overwrite):
     """Score the files `missing` of `jobs` one after the other, each on all cores; an output appears
     when it is complete. Raises MarketDataError for what is wrong in an input.
 
-    A forecast reads those that are there already too, for the days before the others' rows.
+    A forecast takes the days before a row from `history`, and reads those that are there already
+    too.
     """
-    history = History() if model.optional else None
     for source, target in jobs if history else missing:
         if (source, target) not in missing:
             read_history(model, source, history)

@@ -29,10 +29,13 @@ from liquidity.forecast.panel import (
     repeat_young,
     time_folds,
 )
+from liquidity.forecast.weekdays import weekday_profile
 from liquidity.model.model import (
     ABSD30,
     DAYS,
     EW7,
+    L0,
+    LAG1,
     LONG_HISTORY,
     history_features,
     logarithms,
@@ -97,10 +100,14 @@ class Forecast(Task):
     def describe_target(self):
         """What was learned, as metadata of the model."""
         y = self.training[TARGET]
+        day = self.training[DATE].to_numpy("datetime64[D]").astype(np.int64)
+        own = self.X[: len(self.training)]
         return {
             "target": f"{TARGET} = {RATIO} of the same coin {_days(self.horizon)} after its date",
             "target_is_ratio": False,
             "target_range": [float(y.min()), float(y.max())],
+            # Told apart from files that call a day otherwise by it.
+            "weekday_profile": weekday_profile(day, own[:, L0] - own[:, LAG1]),
         }
 
     def calibrate(self, tuned, *, n_jobs):
