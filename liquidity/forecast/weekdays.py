@@ -12,7 +12,7 @@ import numpy as np
 SHIFTS = (0, -1, 1)
 # The log of how many times likelier the dates have to be with a shift. On a real panel of five and
 # a half years it is not reached by any 28 days as they are, but by half of them with their dates
-# shifted, by 85 % of 60 days and by all of 180 (a test counts).
+# shifted, by five sixths of 60 days and by all of 180 (a test counts).
 ENOUGH = 5
 
 
@@ -52,12 +52,13 @@ class DailyChanges:
     def likely_shift(self, profile):
         """-1 or 1 if the dates fit `profile` much better so many days later; else 0.
 
-        The likelihood ratio of normal errors around the profile of each weekday.
+        The likelihood ratio of normal errors around the profile of each weekday. Where no weekday
+        differs from the others, nothing is told.
         """
         day, mean = self.means()
         errors = [np.square(mean - np.take(profile, _weekday(day + s))).sum() for s in SHIFTS]
-        best = int(np.argmin(errors)) if len(day) else 0
-        if best == 0 or errors[best] == 0:
+        best = int(np.argmin(errors))
+        if best == 0 or not 0 < errors[best] < np.square(mean).sum():
             return 0
         likelier = len(day) / 2 * math.log(errors[0] / errors[best])
         return SHIFTS[best] if likelier > ENOUGH else 0

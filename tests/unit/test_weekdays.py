@@ -28,7 +28,7 @@ def real(real_data):
     return day, change, weekday_profile(day[before], change[before])
 
 
-def test_half_of_28_days_85_percent_of_60_and_all_of_180_are_told_and_none_falsely(real):
+def test_half_of_28_days_most_of_60_and_all_of_180_are_told_and_none_falsely(real):
     day, change, profile = real
     daily = DailyChanges()
     daily.add(day, change)
@@ -43,7 +43,7 @@ def test_half_of_28_days_85_percent_of_60_and_all_of_180_are_told_and_none_false
                 window.add(day[some] + label, mean[some])
                 found.append(window.likely_shift(profile))
             told[length, label] = np.mean(np.array(found) == -label) if label else set(found)
-    for length, share in ((28, 0.5), (60, 0.84), (180, 0.99)):
+    for length, share in ((28, 0.5), (60, 0.83), (180, 0.99)):
         assert told[length, 0] == {0}
         assert min(told[length, -1], told[length, 1]) > share
 
@@ -65,6 +65,10 @@ def test_nothing_is_told_from_nothing():
     assert daily.likely_shift([0.0] * 7) == 0
     daily.add(np.array([20_000]), np.array([0.0]))
     assert daily.likely_shift([0.0] * 7) == 0
+    for seed in range(20):  # no weekday differs from the others
+        daily = DailyChanges()
+        daily.add(np.arange(20_000, 20_700), np.random.default_rng(seed).normal(0, 0.02, 700))
+        assert daily.likely_shift([0.0, 0.06, 0.0, 0.0, 0.0, 0.0, -0.06]) == 0
     assert weekday_profile(np.arange(20_000, 20_006), np.ones(6)) is None
     assert weekday_profile(np.arange(20_000, 20_007), np.ones(7)) == [1.0] * 7
 
