@@ -21,6 +21,7 @@ from support import (
     PROJECT,
     SAMPLE,
     SMALL,
+    SMALL_FORECAST,
     TRIALS,
     Job,
     finish,
@@ -132,6 +133,28 @@ def test_training_on_a_cluster_gives_the_bits_of_this_machine(store, make_cluste
     process.communicate()
     assert " of 27 trials were finished by an interrupted search" in remote.run()
     assert fold_scores(remote) == here
+
+
+def test_forecasts_trained_on_a_cluster_have_the_bits_of_this_machine(
+    store, make_cluster, panel, tmp_path
+):
+    options = ["--data", str(panel[1]), "--horizon", "1,7", *SMALL_FORECAST]
+    local = Job(tmp_path, *options)
+    local.run()
+    remote = Job(tmp_path, *options, "--scheduler", make_cluster(2).address, "--resume", "never")
+    assert "2 workers with 2 threads at" in remote.run()
+    found = {}
+    for outer in local.finished():
+        nested = store.search_runs(
+            [outer.info.experiment_id], f"tags.mlflow.parentRunId = '{outer.info.run_id}'"
+        )
+        assert {run.data.tags["horizon"] for run in nested} == {"1", "7"}
+        for run in nested:
+            scores = local.scores(run)
+            assert len(scores) == 2
+            found.setdefault(run.data.tags["horizon"], []).append((scores, run.data.metrics))
+    for here, there in found.values():
+        assert here == there
 
 
 def test_a_killed_worker_costs_no_trial(store, make_cluster, tmp_path):
