@@ -7,10 +7,10 @@ from functools import partial
 from rich.console import Console
 
 from benchmarks.measure import apart, process, python
-from benchmarks.search import checked, run_search, training_rows
+from benchmarks.search import checked, training_rows
 from benchmarks.servers import free_port
 from liquidity.executors import LOCAL, workers
-from liquidity.search.grid import fit_fold
+from liquidity.search.grid import fit_fold, search
 from liquidity.search.pipeline import PARAM_GRID
 
 HERE, DASK = "this machine, n_jobs=2", "Dask, one-thread workers"
@@ -45,11 +45,13 @@ def cluster(bench):
 
 def timed_search(address, quick):
     """Seconds and mean scores of one search; runs in a process of its own."""
-    X, y, folds = training_rows()
+    pipeline, X, y, folds = training_rows()
     grid = PARAM_GRID | ({"n_estimators": [5, 10, 15]} if quick else {})
     started = time.perf_counter()
     with workers(address, fit_fold, n_jobs=2, console=Console(quiet=True)) as executor:
-        trials = run_search(X, y, folds, grid, executor, on_trial=lambda trial: None)
+        trials = search(
+            pipeline, X, y, param_grid=grid, folds=folds, executor=executor, on_trial=lambda _: None
+        )
         seconds = time.perf_counter() - started
     return {"seconds": seconds, "scores": [trial.r2 for trial in trials]}
 

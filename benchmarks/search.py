@@ -1,5 +1,6 @@
 """The tracked search against GridSearchCV on the same rows and cores; what tracking costs."""
 
+import os
 import shutil
 import tempfile
 import time
@@ -7,10 +8,13 @@ from collections import defaultdict
 from functools import partial
 
 import mlflow
+import pandas as pd
 from sklearn.model_selection import GridSearchCV
 
-from benchmarks.measure import SAMPLE, apart, python
-from benchmarks.servers import server
+from benchmarks.measure import SAMPLE, apart, cpu_seconds, python
+from benchmarks.servers import server, waited_for
+from data.make_sample import make_panel
+from liquidity.contract import DATE, FORECAST_FEATURES
 from liquidity.data.market import read_market
 from liquidity.data.table import build_table, inputs_and_target
 from liquidity.evaluation import make_folds, split_rows
@@ -19,11 +23,13 @@ from liquidity.runs.store import check_store, quieten_mlflow
 from liquidity.runs.tracking import log_ranks, log_trial, parent_run
 from liquidity.search.grid import Trial
 from liquidity.search.grid import search as search_grid
-from liquidity.search.pipeline import PARAM_GRID, build_pipeline
+from liquidity.search.pipeline import FORECAST_GRID, PARAM_GRID, build_pipeline
+from liquidity.tasks import forecast
 
 PLAIN, AUTOLOG = "GridSearchCV", "GridSearchCV with mlflow autolog"
 OURS = "this search, tracked"
 HTTP = ", over HTTP"
+FORECAST = "27 trials of a forecast"
 
 
 def search(bench):
@@ -31,25 +37,29 @@ def search(bench):
     copy = store_copies(bench.folder)
     step = bench.pick(50, 3)
     grids = {
-        "27 trials": [2 * step, 4 * step, 6 * step],
-        "72 trials of 8 sizes": list(range(step, 9 * step, step)),
+        "27 trials": PARAM_GRID | {"n_estimators": [2 * step, 4 * step, 6 * step]},
+        "72 trials of 8 sizes": PARAM_GRID | {"n_estimators": list(range(step, 9 * step, step))},
+        FORECAST: FORECAST_GRID,
     }
+    panel = bench.pick((400, 150), (150, 20))
     seen = defaultdict(list)
 
     def compare(at, others, uri=None):
         grid = at.removesuffix(HTTP)
 
         def measure(way):
-            found = apart(timed_search, way, grids[grid], MLFLOW_TRACKING_URI=uri or copy())
+            size = panel if at == FORECAST else None
+            found = apart(timed_search, way, grids[grid], size, MLFLOW_TRACKING_URI=uri or copy())
             return checked(found, seen[grid])
 
         ways = {(way, at): partial(measure, way) for way in (*others, OURS)}
         bench.in_turn(f"Search, {at}", ways, rounds=3)
         for other in others:
-            bench.ratio((other, at), (OURS, at), "seconds")
+            bench.ratio((other, at), (OURS, at), "seconds", "CPU s")
 
     compare("27 trials", (PLAIN, AUTOLOG))
     compare("72 trials of 8 sizes", (PLAIN,))
+    compare(FORECAST, (PLAIN,))
     tracking_server = python(
         "-m mlflow server --port {port} --workers 1 --backend-store-uri",
         f"sqlite:///{bench.folder}/server.db",
@@ -62,70 +72,84 @@ def search(bench):
 
 
 def checked(found, seen):
-    """The seconds of a search, whose scores have to be those that others of the grid have seen."""
-    seen.append(found["scores"])
+    """The times of a search, whose scores have to be those that others of the grid have seen."""
+    seen.append(found.pop("scores"))
     if seen[-1] != seen[0]:
         raise RuntimeError("its scores are not those of the other searches")
-    return {"seconds": found["seconds"]}
+    return found
 
 
-def timed_search(way, sizes):
-    """Seconds and mean scores of a search; runs in a process of its own."""
-    X, y, folds = training_rows()
+def timed_search(way, grid, panel):
+    """Times and mean scores of a search; runs in a process of its own."""
+    rows = training_rows() if panel is None else forecast_rows(*panel)
     quieten_mlflow()
     check_store()
-    before, started = count_runs(), time.perf_counter()
-    scores = WAYS[way](X, y, folds, PARAM_GRID | {"n_estimators": sizes})
-    seconds, runs = time.perf_counter() - started, count_runs() - before
+    before, started, used = count_runs(), time.perf_counter(), processor_time()
+    scores = WAYS[way](*rows, grid)
+    seconds, used = time.perf_counter() - started, processor_time() - used
+    runs = count_runs() - before
     if runs != (expected := 0 if way == PLAIN else len(scores) + 1):
         raise RuntimeError(f"{way} wrote {runs} runs, not {expected}")
-    return {"seconds": seconds, "scores": scores}
+    return {"seconds": seconds, "CPU s": used, "scores": scores}
+
+
+def processor_time():
+    """Seconds on a core of this process, and of its children that live or have ended."""
+    return cpu_seconds(os.getpid()) + waited_for()
 
 
 def training_rows():
-    """X, y and the folds of the sample's training rows."""
+    """The pipeline, X, y and the folds of the sample's training rows."""
     table = build_table(read_market(SAMPLE)[0])
     training = table.iloc[split_rows(table, split="random", test_size=0.2, random_state=42)[0]]
-    return *inputs_and_target(training), make_folds(training, split="random", cv=5)
+    folds = make_folds(training, split="random", cv=5)
+    return build_pipeline(random_state=42), *inputs_and_target(training), folds
+
+
+def forecast_rows(days, coins):
+    """The same of a forecast of 7 days on a synthetic panel."""
+    frame = pd.concat(make_panel(days=days, coins=coins).values(), ignore_index=True)
+    frame = frame.dropna(subset=FORECAST_FEATURES)
+    frame = frame.assign(**{DATE: pd.to_datetime(frame[DATE])}).reset_index(drop=True)
+    task = forecast.prepare(
+        forecast.read_panel(frame), 7,
+        split="date", test_size=0.2, cv=5, max_samples=0.1, random_state=42,
+    )  # fmt: skip
+    return build_pipeline(random_state=42, max_samples=0.1), task.X, task.y, task.folds
 
 
 def count_runs():
     return len(mlflow.search_runs(search_all_experiments=True, output_format="list"))
 
 
-def plain(X, y, folds, grid):
+def plain(pipeline, X, y, folds, grid):
     named = {f"forest__{name}": values for name, values in grid.items()}
-    pipeline = build_pipeline(random_state=42)
     grid_search = GridSearchCV(pipeline, named, cv=folds, scoring="r2", n_jobs=-1, refit=False)
     return grid_search.fit(X, y).cv_results_["mean_test_score"].tolist()
 
 
-def autolog(X, y, folds, grid):
+def autolog(pipeline, X, y, folds, grid):
     """A child run per trial and no model, as in `tracked`."""
     mlflow.sklearn.autolog(max_tuning_runs=None, log_models=False, log_datasets=False, silent=True)
     mlflow.set_experiment("autolog")
     with mlflow.start_run():
-        return plain(X, y, folds, grid)
+        return plain(pipeline, X, y, folds, grid)
 
 
-def tracked(X, y, folds, grid):
+def tracked(pipeline, X, y, folds, grid):
     with (
         local_executor(-1) as executor,
         parent_run(experiment="tracked", params={}, tags={}) as run,
     ):
-        trials = run_search(X, y, folds, grid, executor, on_trial=partial(log_trial, run))
+        log = partial(log_trial, run)
+        trials = search_grid(
+            pipeline, X, y, param_grid=grid, folds=folds, executor=executor, on_trial=log
+        )
         log_ranks(run, trials)
     return [trial.r2 for trial in trials]
 
 
 WAYS = {PLAIN: plain, AUTOLOG: autolog, OURS: tracked}
-
-
-def run_search(X, y, folds, grid, executor, *, on_trial):
-    pipeline = build_pipeline(random_state=42)
-    return search_grid(
-        pipeline, X, y, param_grid=grid, folds=folds, executor=executor, on_trial=on_trial
-    )
 
 
 def track(bench):

@@ -102,12 +102,12 @@ def script(path, body):
 def load(target, lua, *, seconds, connections=CONNECTIONS):
     """Rates, latencies and processor time under wrk's load; every answer has to be 2xx."""
     command = f"wrk -t1 -c{connections} -d{seconds}s --latency {target.url}/invocations -s".split()
-    served, generated, started = cpu_seconds(target.pid), _waited_for(), time.perf_counter()
+    served, generated, started = cpu_seconds(target.pid), waited_for(), time.perf_counter()
     text = subprocess.run(
         [*command, lua], capture_output=True, text=True, check=True, timeout=seconds + 60
     ).stdout
     elapsed = time.perf_counter() - started
-    served, generated = cpu_seconds(target.pid) - served, _waited_for() - generated
+    served, generated = cpu_seconds(target.pid) - served, waited_for() - generated
     if "Non-2xx" in text or "Socket errors" in text:
         raise RuntimeError(f"not every answer was right: {last_line(text)}")
     latency = {
@@ -124,7 +124,7 @@ def load(target, lua, *, seconds, connections=CONNECTIONS):
     }
 
 
-def _waited_for():
+def waited_for():
     """Processor time of the processes that this one has waited for."""
     times = os.times()
     return times.children_user + times.children_system
