@@ -30,6 +30,7 @@ PARTS = {
     "files": "benchmarks.model:files",
     "serving": "benchmarks.serving:serving",
     "workers": "benchmarks.serving:workers",
+    "forecasts": "benchmarks.forecasts:forecasts",
     "cluster": "benchmarks.cluster:cluster",
     "coverage": "benchmarks.coverage:coverage",
 }

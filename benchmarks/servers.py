@@ -99,9 +99,9 @@ def script(path, body):
     return path
 
 
-def load(target, lua, *, seconds, connections=CONNECTIONS):
+def load(target, lua, *, seconds, connections=CONNECTIONS, door="/invocations"):
     """Rates, latencies and processor time under wrk's load; every answer has to be 2xx."""
-    command = f"wrk -t1 -c{connections} -d{seconds}s --latency {target.url}/invocations -s".split()
+    command = f"wrk -t1 -c{connections} -d{seconds}s --latency {target.url}{door} -s".split()
     served, generated, started = cpu_seconds(target.pid), waited_for(), time.perf_counter()
     text = subprocess.run(
         [*command, lua], capture_output=True, text=True, check=True, timeout=seconds + 60

@@ -7,8 +7,8 @@ NumPy are its plain values.
 import numpy as np
 import pyarrow.compute as pc
 
-from liquidity.contract import HIGH
-from liquidity.forecast.newest import forecast_newest
+from liquidity.contract import COIN, DATE, HIGH
+from liquidity.forecast.newest import forecast_alone, forecast_newest
 from liquidity.model.loading import SAME_DAY
 from liquidity.scoring.blocks import add_scores, find_inputs, parse_inputs, score_types
 from serve import inputs
@@ -18,11 +18,13 @@ from serve.request_log import ID, SCORED, VERSION
 def score(model, columns, threshold=None):
     """X of shape (rows, inputs), as it was parsed, and its scores; raises what the rules raise."""
     values = [columns.get(name, ()) for name in model.features]
-    if not model.optional and all(
-        len(column) == 1 and type(column[0]) in (float, int) for column in values
-    ):
+    if all(len(column) == 1 and type(column[0]) in (float, int) for column in values):
         row = [column[0] for column in values]
-        return [row], model.answer_row(row, threshold)
+        if not model.optional:
+            return [row], model.answer_row(row, threshold)
+        keys = (columns.get(name, [None])[0] for name in (COIN, DATE))
+        if answer := forecast_alone(model, row, *keys, threshold):
+            return [row], answer
     X = model.parse(columns)
     model.check(X, columns)
     return X, model.answer(X, threshold)
@@ -97,7 +99,7 @@ def note(environ, served, X, scores, *, log):
     environ[SCORED] = count(scores)
     if log:
         features = served.model.features
-        values = X[:, : len(features)] if served.model.optional else X
+        values = X if type(X) is list else X[:, : len(features)]
         log.put(environ[ID], served.info["version"], features, values, scores)
 
 

@@ -1,14 +1,43 @@
-"""One coin's days in, what is expected after the newest of them out, at every horizon."""
+"""The short ways to a forecast: of a row alone, and of one coin's newest day at every horizon."""
 
+import math
 from datetime import date, timedelta
 
 import numpy as np
 from mlflow.exceptions import MlflowException
 
 from liquidity.contract import COIN, DATE
-from liquidity.model.model import last_features
+from liquidity.model.model import (
+    EPSILON,
+    NOT_ALLOWED,
+    coin_number,
+    day_number,
+    last_features,
+)
 
 EPOCH = date(1970, 1, 1)
+
+
+def forecast_alone(model, values, coin, date, threshold=None):
+    """What the model says of one row, to the same bits, as Python's own values.
+
+    `values` are its numbers in the order of `features`. None where a rule is broken, or where the
+    model has no such way: `check` and `answer` say what there is to say.
+    """
+    if not hasattr(model, "forecast_row"):
+        return None
+    coin, day = coin_number(coin, {}), day_number(date)
+    rules = zip(model.lowest.tolist(), values, strict=True)
+    if NOT_ALLOWED in (coin, day) or not all(low <= v <= model.largest for low, v in rules):
+        return None
+    return model.forecast_row(features_alone(*values[:2], day), 1, values, threshold)
+
+
+def features_alone(volume, cap, day):
+    """`history_features` of one row without a past, as a list: all its means are its own level."""
+    level, cap = np.log10([volume / cap + EPSILON, cap]).tolist()
+    unknown = [math.nan] * 5  # absd30, s7, dv1, dp1 and dp7
+    return [0.0, level, math.nan, 0.0, 0.0, 0.0, 0.0, *unknown, cap, (day + 3) % 7]
 
 
 def forecast_newest(models, columns):

@@ -80,7 +80,7 @@ SAME_DAY = Kind(
     code={
         "e45dbe93e3515b1ebdf604654e3ff3da8849c259d1cd5c976e9a4c69b7274937": 2,
         "c8539d53a13c76811459eec9ff63abb0cdb367a29b72bcf86afdffaf241c44ee": 3,
-        "739dcc3c0d36fcf535334284fc6bc5211366bafd31e0907b70e85ce2d4aa2a00": 3,
+        "bd1f76c7d669d13f64c897ec1cefe29f0b4b22dd51d5d1c0c46a5fead80e9c02": 3,
     },
 )
 FORECAST = Kind(
@@ -90,7 +90,7 @@ FORECAST = Kind(
     params={"threshold": "double"},
     code={
         "c8539d53a13c76811459eec9ff63abb0cdb367a29b72bcf86afdffaf241c44ee": 3,
-        "739dcc3c0d36fcf535334284fc6bc5211366bafd31e0907b70e85ce2d4aa2a00": 3,
+        "bd1f76c7d669d13f64c897ec1cefe29f0b4b22dd51d5d1c0c46a5fead80e9c02": 3,
     },
 )
 KINDS = {"same-day": SAME_DAY, "forecast": FORECAST}

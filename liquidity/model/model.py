@@ -117,10 +117,10 @@ class Scorer:
         # {column: [lowest value, whether the lowest itself is allowed]}; all are finite and at
         # most `largest`.
         self.rules, self.largest = metadata["rules"], metadata["largest"]
-        # The rule "> lowest" is ">= the next number".
-        self._lowest = np.array(
+        # The rule "> lowest" is ">= a little more": a ratio to a smaller cap would be infinite.
+        self.lowest = np.array(
             [
-                low if included else np.nextafter(low, np.inf)
+                low if included else low + 1e-200
                 for low, included in (self.rules[name] for name in self.features)
             ]
         )
@@ -178,7 +178,7 @@ class Scorer:
 
     def broken(self, X):
         """Which values break their rule, boolean of the shape of X."""
-        return ~((self._lowest <= X) & (self.largest >= X))
+        return ~((self.lowest <= X) & (self.largest >= X))
 
     def check(self, X, columns=None):
         """Raise INVALID_PARAMETER_VALUE with row, column, rule and value where X breaks a rule.
@@ -241,7 +241,7 @@ class SameDay(Scorer):
 
     def __init__(self, metadata, forest):
         super().__init__(metadata, forest)
-        vectors = (self._lowest, self._mean, self._scale, self._low, self._high)
+        vectors = (self.lowest, self._mean, self._scale, self._low, self._high)
         self._columns = list(zip(*(vector.tolist() for vector in vectors), strict=True))
         self._factor = math.exp(metadata["interval"]["quantile"])
 

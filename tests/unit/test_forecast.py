@@ -14,7 +14,7 @@ from support import SMALL_FORECAST, all_runs, children
 import train
 from liquidity import forecast_liquidity
 from liquidity.contract import EPSILON
-from liquidity.forecast.newest import forecast_newest
+from liquidity.forecast.newest import forecast_alone, forecast_newest
 from liquidity.model.loading import load_model
 from liquidity.model.model import EW7, history_features, keys
 from liquidity.scoring.job import main as score
@@ -226,6 +226,7 @@ def test_the_same_coin_and_date_twice_are_answered_from_their_own_values(loaded,
         ({"date": "0001-01-01"}, "row 3, column date"),
         ({"price": float("nan")}, "row 3, column price: expected a finite number >= 0"),
         ({"mkt_cap": 0.0}, "row 3, column mkt_cap: expected a finite number > 0"),
+        ({"mkt_cap": 1e-300}, "row 3, column mkt_cap: expected a finite number > 0"),
     ],
 )
 def test_what_breaks_a_rule_is_named(loaded, panel, change, said):
@@ -248,6 +249,37 @@ def test_one_row_at_a_time_is_answered_to_the_same_bits(model, panel):
                 history[row].tolist(), int(days_used[row]), X[row, :3].tolist(), threshold
             )
             assert alone == {name: values[row].item() for name, values in together.items()}
+
+
+def test_a_row_alone_is_answered_to_the_same_bits(model, panel):
+    frame = panel[0].tail(1500)
+    X = model.parse(frame)
+    answers = model.answer(np.column_stack([X[:, :3], np.full((len(X), 2), np.nan)]))
+    dated = model.answer(np.column_stack([X[:, :3], np.arange(len(X)), X[:, -1]]))
+    for row, (*values, _, _) in enumerate(X.tolist()):
+        for expected, coin, date in (
+            (answers, None, None),
+            (answers, "NA", float("nan")),
+            (dated, "Coin", frame["date"].iloc[row]),
+        ):
+            alone = forecast_alone(model, values, coin, date)
+            assert alone == {name: each[row].item() for name, each in expected.items()}
+
+
+@pytest.mark.parametrize(
+    ("values", "coin", "date"),
+    [
+        ([-1.0, 1e8, 1.0], None, None),
+        ([1e7, 0.0, 1.0], None, None),
+        ([1e18, 1e-300, 1.0], None, None),
+        ([1e7, 1e8, float("nan")], None, None),
+        ([1e7, 10**400, 1.0], None, None),
+        ([1e7, 1e8, 1.0], 7, None),
+        ([1e7, 1e8, 1.0], "Coin", "2026-02-30"),
+    ],
+)
+def test_a_row_alone_that_breaks_a_rule_goes_the_long_way(model, values, coin, date):
+    assert forecast_alone(model, values, coin, date) is None
 
 
 def test_models_of_the_first_code_are_asked_their_way(use, panel, monkeypatch):
