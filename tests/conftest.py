@@ -198,7 +198,7 @@ def start_serve(tmp_path, complete, free_port):
     client, _ = complete
     servers = []
 
-    def start(*options, workers=1, wait=True, **settings):
+    def start(*options, workers=1, wait=True, output=None, **settings):
         environment = os.environ | {
             "MLFLOW_TRACKING_URI": client.tracking_uri,
             "PYTHONPATH": str(PROJECT),
@@ -210,8 +210,9 @@ def start_serve(tmp_path, complete, free_port):
         with (tmp_path / "log").open("a") as log:
             before = log.tell()
             server = subprocess.Popen(
-                command, cwd=tmp_path, env=environment | settings, stdout=log, stderr=log
-            )
+                command, cwd=tmp_path, env=environment | settings,
+                stdout=output or log, stderr=output or log,
+            )  # fmt: skip
         server.url = f"http://127.0.0.1:{free_port}"
         server.log, server.log_start = tmp_path / "log", before
         servers.append(server)
