@@ -80,6 +80,9 @@ class Standing:
             raise NoModel("No model is loaded: train one.")
         return self.served
 
+    def followed_at(self, served):
+        return None
+
     def stop(self):
         pass
 

@@ -144,7 +144,8 @@ def _within(values, count):
 def _tensor(tensor, data_type, dtype):
     values = np.frombuffer(tensor.raw, dtype)
     _demand(
-        tensor.data_type == data_type and list(tensor.dims) == [len(values)], "a tensor is not whole"
+        tensor.data_type == data_type and list(tensor.dims) == [len(values)],
+        "a tensor is not whole",
     )
     return values
 
