@@ -223,7 +223,7 @@ def _check_files(folder):
             or Path(flavor["model_code_path"]).name != "model.py"
             or artifacts != list(FILES[2:])
         )
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ModelError(f"it is not a model of this project ({first_line(error)})") from error
     if loads_more:
         raise ModelError("loading it would run or read more than this project's model.py")

@@ -183,6 +183,13 @@ def test_metadata_that_are_no_object_are_refused(model_folder, tmp_path):
         load_model(str(tmp_path / "model"))
 
 
+def test_metadata_without_a_bottom_are_refused(model_folder, tmp_path):
+    shutil.copytree(model_folder, tmp_path / "model")
+    (tmp_path / "model/artifacts/metadata.json").write_text("[" * 200_000)
+    with pytest.raises(ModelError, match="it is not a model of this project"):
+        load_model(str(tmp_path / "model"))
+
+
 def unsorted(metadata):
     metadata["interval"]["residual_quantiles"][3].reverse()
 

@@ -742,6 +742,15 @@ def test_a_file_is_counted_and_logged_as_rows_at_any_other_door(make_client, tmp
     assert lines[:3] == lines[3:]
 
 
+def test_a_large_file_of_a_form_needs_no_disk(client, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", "/nowhere")
+    head = b'--b\r\nContent-Disposition: form-data; name="file"; filename="coins.csv"\r\n\r\n'
+    data = head + csv_of([ROW] * 40_000) + b"\r\n--b--\r\n"
+    response = client.post("/batch", data=data, content_type="multipart/form-data; boundary=b")
+    assert response.status_code == 200
+    assert response.headers["X-Rows"] == "40000"
+
+
 def test_the_prediction_log_holds_inputs_scores_and_who_gave_them(make_client, tmp_path, inner):
     path = tmp_path / "logs" / "predictions.jsonl"
     client = make_client(PREDICTION_LOG=str(path))
