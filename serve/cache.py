@@ -46,7 +46,7 @@ class Cache:
 
     def __init__(self, cache_dir, model_uri):
         self._folder = cache_folder(cache_dir, model_uri)
-        self._failure = None
+        self._failure = self._not_used = None
         self._lock = None
         self._patience = LOCK_SECONDS
         self._make()
@@ -160,18 +160,22 @@ class Cache:
             info = json.loads((self._folder / "served.json").read_text())
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
-            LOG.warning("served.json of the cache cannot be read: %s", first_line(error))
-            return None
+        except (OSError, ValueError, RecursionError) as error:
+            return self.not_used(f"served.json of the cache cannot be read: {first_line(error)}")
         wrong = _wrong(info)
         if wrong is None and (info["name"], info["alias"]) != (name, alias):
             wrong = "name"
         if wrong is None and version not in (None, info["version"]):
             wrong = "version"
         if wrong is not None:
-            LOG.warning("served.json of the cache is not used: its %s is not as written", wrong)
-            return None
+            return self.not_used(f"served.json of the cache is not used: its {wrong} is damaged")
         return self._folder / info["folder"], info
+
+    def not_used(self, reason):
+        """Say once why what was kept is not served."""
+        if reason != self._not_used:
+            LOG.warning(reason)
+        self._not_used = reason
 
     @contextmanager
     def lock(self):

@@ -336,7 +336,7 @@ class Champion:
             served = Served(load_checked(folder), info | {"source": "cache"})
             self._check(served)
         except ModelError as error:
-            LOG.warning("the cached version %s is not served: %s", info["version"], error)
+            self._cache.not_used(f"the cached version {info['version']} is not served: {error}")
             return
         self._swap(served)
 
