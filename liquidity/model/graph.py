@@ -6,6 +6,8 @@ megabytes; protobuf is there, since MLflow needs it. What is not declared here i
 file has to have the bytes that its declared fields alone make.
 """
 
+from functools import lru_cache
+
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
@@ -155,6 +157,7 @@ def _demand(met, otherwise):
         raise ValueError(otherwise)
 
 
+@lru_cache(maxsize=1)
 def _model_class():
     """protobuf's class of a Model, in a pool of its own: onnx may have declared its own."""
     file = descriptor_pb2.FileDescriptorProto(name="forest.proto", package="forest")
