@@ -16,9 +16,9 @@ from granian import Granian
 from granian.constants import HTTPModes, Interfaces
 
 from liquidity.contract import FEATURES
-from serve.__main__ import shared_metrics
 from serve.gateway import Gateway
 from serve.limits import MAX_BYTES
+from serve.shared import shared_places
 
 
 def slow():
@@ -57,7 +57,7 @@ def behind_gateway(app):
 
 def main():
     name, port = sys.argv[1:]
-    with shared_metrics():
+    with shared_places(1):
         Granian(
             f"benchmarks.apps:{name}",
             factory=True,

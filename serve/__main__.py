@@ -1,12 +1,10 @@
 """The production server: `python -m serve [--host H] [--port P] [--workers N]`."""
 
 import os
-import shutil
 import signal
 import socket
 import sys
-import tempfile
-from contextlib import contextmanager
+from contextlib import suppress
 
 from granian import Granian
 from granian.constants import HTTPModes, Interfaces
@@ -14,7 +12,9 @@ from granian.log import LogLevels
 
 from liquidity.command import Parser, run, whole_number
 from liquidity.errors import SettingsError
+from serve.log_stream import log_without_waiting
 from serve.settings import check_prediction_log, read_settings
+from serve.shared import shared_places
 
 PROG = "serve"
 # A worker that is told to end has this long for what it is answering.
@@ -40,9 +40,10 @@ def serve(args):
     """Check, then serve until SIGTERM; raises KeyboardInterrupt after Ctrl-C."""
     check_settings()
     check_address(args.host, args.port)
-    with shared_metrics():
-        os.environ["LIQUIDITY_PARENT"] = str(os.getpid())
-        print(f"Serving on http://{args.host}:{args.port} (Ctrl-C ends it)", flush=True)
+    os.environ["LIQUIDITY_PARENT"] = str(os.getpid())
+    with suppress(OSError):  # not print: what it could not write would fail at the end once more
+        os.write(1, f"Serving on http://{args.host}:{args.port} (Ctrl-C ends it)\n".encode())
+    with shared_places(args.workers):
         run_workers(args)
 
 
@@ -64,16 +65,6 @@ def check_address(host, port):
         raise SettingsError(
             f"{host} port {port} cannot be used: {reason}; choose another with --host and --port."
         ) from error
-
-
-@contextmanager
-def shared_metrics():
-    """The folder through which workers share their numbers."""
-    folder = os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="liquidity-metrics-")
-    try:
-        yield
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def run_workers(args):
@@ -98,7 +89,8 @@ def run_workers(args):
         end()
 
     server.signal_handler_interrupt = on_signal
-    server.serve()
+    with log_without_waiting():  # else it could wait, and replace no worker meanwhile
+        server.serve()
     if received[:1] == [signal.SIGINT]:
         raise KeyboardInterrupt
 

@@ -88,27 +88,28 @@ def model():
         name: value for name, value in known["interval"].items() if not isinstance(value, list)
     }
     shown = {name: info[name] for name in info if name not in HIDDEN} | described
+    shown["followed"] = current_app.extensions["champion"].followed_at(found)
     return shown | {"forecasts": _forecasts()}
 
 
 def _forecasts():
     """The loaded forecast champions, `{horizon: what is known of it}`."""
+    forecasts = current_app.extensions["forecasts"]
     try:
-        served = current_app.extensions["forecasts"].current()
+        served = forecasts.current()
     except NoModel:
         return []
     return [
         {"horizon": horizon}
         | {name: each.info[name] for name in each.info if name not in HIDDEN}
-        | {"target": each.model.metadata["target"]}
+        | {"followed": forecasts.followed_at(each), "target": each.model.metadata["target"]}
         for horizon, each in served.items()
     ]
 
 
 @api.get("/metrics")
 def metrics():
-    """Prometheus' text format, all workers together."""
-    current_app.extensions["recorder"].flush()
+    """Prometheus' text format, all workers together, as of a twentieth of a second ago."""
     return Response(current_app.extensions["metrics"].exposition(), content_type=CONTENT_TYPE)
 
 

@@ -1,9 +1,10 @@
 """The application: its settings, its parts and how they are wired."""
 
 from functools import partial
+from io import BytesIO
 
 import orjson
-from flask import Flask
+from flask import Flask, Request
 from flask.json.provider import DefaultJSONProvider
 from flask.sessions import NullSession, SessionInterface
 
@@ -17,6 +18,7 @@ from serve.forecasts import Forecasts
 from serve.metrics import Metrics
 from serve.pages import error_page, pages
 from serve.prediction_log import PredictionLog
+from serve.rehearsal import rehearse
 from serve.request_log import Recorder, RequestLog
 from serve.settings import read_settings
 
@@ -38,25 +40,9 @@ def create_app(config=None, champion=None, *, fastlane=True):
     forecasts = start_forecasts(settings, metrics)
     recorder = Recorder(metrics)
 
-    app = Flask(__name__)
-    app.session_interface = NoSessions()
-    app.json = Orjson(app)
-    app.url_map.merge_slashes = False  # a wrong path is 404, not a redirect
-    app.config.from_mapping(
-        MAX_CONTENT_LENGTH=limits.MAX_BYTES,
-        MAX_FORM_PARTS=limits.FORM_FIELDS,
-        MAX_FORM_MEMORY_SIZE=limits.FORM_BYTES,
-    )
-    app.extensions.update(
-        champion=champion,
-        forecasts=forecasts,
-        metrics=metrics,
-        prediction_log=log,
-        recorder=recorder,
-    )
+    app = build_flask(champion, forecasts)
+    app.extensions.update(metrics=metrics, prediction_log=log, recorder=recorder)
     app.before_request(partial(admit, key=settings.api_key))
-    app.register_blueprint(api)
-    app.register_blueprint(pages)
     register_errors(app, page=error_page)
 
     if fastlane:
@@ -68,13 +54,34 @@ def create_app(config=None, champion=None, *, fastlane=True):
     return app
 
 
+def build_flask(champion, forecasts):
+    """The Flask application with all its views, and nothing around them."""
+    app = Flask(__name__)
+    app.session_interface = NoSessions()
+    app.json = Orjson(app)
+    app.request_class = InMemory
+    app.url_map.merge_slashes = False  # a wrong path is 404, not a redirect
+    app.config.from_mapping(
+        MAX_CONTENT_LENGTH=limits.MAX_BYTES,
+        MAX_FORM_PARTS=limits.FORM_FIELDS,
+        MAX_FORM_MEMORY_SIZE=limits.FORM_BYTES,
+        PROPAGATE_EXCEPTIONS=True,  # where no handler translates them
+    )
+    app.extensions.update(champion=champion, forecasts=forecasts, prediction_log=None)
+    app.register_blueprint(api)
+    app.register_blueprint(pages)
+    return app
+
+
 def start_champion(settings, metrics):
     """The champion of MODEL_URI, loaded if it can be within seconds, and watched."""
     champion = Champion(
         settings.model_uri,
         refresh_seconds=settings.refresh_seconds,
         cache_dir=settings.cache_dir,
+        check=partial(rehearse, build=build_flask),
         on_swap=metrics.swapped,
+        on_follow=metrics.followed,
         on_failure=metrics.refresh_failed,
     )
     champion.start()
@@ -88,7 +95,9 @@ def start_forecasts(settings, metrics):
             uri,
             refresh_seconds=settings.refresh_seconds,
             cache_dir=settings.cache_dir,
+            check=partial(rehearse, build=build_flask),
             on_swap=metrics.forecast_swapped,
+            on_follow=metrics.forecast_followed,
             on_failure=metrics.refresh_failed,
             optional=True,
         )
@@ -106,6 +115,13 @@ def close_app(app):
     app.extensions["recorder"].close()
     if log := app.extensions["prediction_log"]:
         log.close()
+
+
+class InMemory(Request):
+    """A file of a form stays in memory, where the whole body is already: TMPDIR may be full."""
+
+    def _get_file_stream(self, *args, **kwargs):
+        return BytesIO()
 
 
 class NoSessions(SessionInterface):

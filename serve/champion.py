@@ -1,38 +1,57 @@
 """The served model: load it from the registry, watch its alias, swap it, fall back."""
 
-import fcntl
-import hashlib
-import json
 import logging
+import math
 import os
-import shutil
-import tempfile
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+from functools import partial
 
 import mlflow
-from mlflow.exceptions import MlflowException
+from mlflow.exceptions import MlflowException, RestException
 
 from liquidity.errors import ModelError, first_line
 from liquidity.model.loading import fetch_model, load_checked, return_freed_memory
+from serve.cache import Cache
 from serve.settings import parse_model_uri
 
 LOG = logging.getLogger("serve")
-FOLDERS_KEPT = 3
 # MLflow's codes for a model, a version or an alias that does not exist.
 NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 # The first answer of the registry is awaited so long; then the cached version serves meanwhile.
 START_SECONDS = 3
 # Without one the server opens its doors when the registry has answered, or after this long.
 PATIENCE_SECONDS = 10
+# A round that asks, fetches and loads has this long. What did not end is left to itself, the
+# version left alone for an hour, and so many may hang at a time.
+ROUND_SECONDS = 120
+AGAIN_SECONDS = 3600
+HANGING = 8
 
 
 class NoModel(RuntimeError):
     """Nothing is loaded yet; the message says what to do."""
+
+
+class Hanging(Exception):
+    """A round does not end."""
+
+
+class NotThere(Exception):
+    """The registry has answered: there is no such model, version or alias."""
+
+
+@dataclass
+class Round:
+    """What the watching thread has to know of a round: the identity of the version that it loads,
+    and whether it was left to itself.
+    """
+
+    loading: tuple | None = None
+    left: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,9 +75,10 @@ class Served:
 class Champion:
     """Holds the served model; a thread of its own asks the registry whether the alias moved.
 
-    `model_uri` is `models:/name@alias` or `models:/name/version`. `on_swap(served)` and
-    `on_failure()` are called in that thread. An `optional` model that has yet to be trained is no
-    failure.
+    `model_uri` is `models:/name@alias` or `models:/name/version`. `check(served)` raises ModelError
+    for a version that is not to be served. `on_swap(served)`, `on_follow(served)`, after each round
+    that found what is served to be what the registry names, and `on_failure()` are called in
+    threads of its own. An `optional` model that has yet to be trained is no failure.
     """
 
     def __init__(
@@ -67,20 +87,28 @@ class Champion:
         *,
         refresh_seconds,
         cache_dir,
+        check=None,
         on_swap=None,
+        on_follow=None,
         on_failure=None,
         optional=False,
+        round_seconds=ROUND_SECONDS,
     ):
         self.model_uri = model_uri
         self.name, self.alias, self.version = parse_model_uri(model_uri)
         self._refresh_seconds = refresh_seconds
         self._on_swap = on_swap or (lambda served: None)
+        self._check = check or (lambda served: None)
+        self._on_follow = on_follow or (lambda served: None)
         self._on_failure = on_failure or (lambda: None)
-        self._folder = cache_folder(cache_dir, model_uri)
+        self._cache = Cache(cache_dir, model_uri)
+        self._round_seconds = round_seconds
+        self._hanging = []
+        self._followed = None
         self._optional, self._awaited = optional, False
         self._served = None
         self._failure = None
-        self._refused = None
+        self._refused = None, 0.0  # an identity, and until when it is left alone
         self._swapping = threading.Lock()
         self._asked = threading.Event()
         self._stop = threading.Event()
@@ -101,6 +129,12 @@ class Champion:
         """The served model, or None."""
         return self._served
 
+    def followed_at(self, served):
+        """When the last round ended that found what is served to be what the registry names, as an
+        ISO time; None for none since the start.
+        """
+        return self._followed
+
     def start(self, *, wait=True):
         """Load what can be loaded within seconds, then watch; without `wait` return at once.
 
@@ -116,7 +150,9 @@ class Champion:
             logging.getLogger(name).setLevel(logging.CRITICAL)
         threading.Thread(target=self._watch, name="champion", daemon=True).start()
         if wait and not self._asked.wait(START_SECONDS):
-            self._serve_cached()
+            cached = threading.Thread(target=self._serve_cached, name="cached", daemon=True)
+            cached.start()
+            cached.join(PATIENCE_SECONDS)
             if self._served is None:
                 self._asked.wait(PATIENCE_SECONDS)
 
@@ -125,40 +161,79 @@ class Champion:
         self._stop.set()
 
     def refresh(self):
-        """Ask the registry once; load and swap where it names another version."""
+        """Ask the registry once; load and swap where it names another version.
+
+        A round that takes longer than `round_seconds` is left to itself: what it hangs in cannot
+        be ended, and what it brings comes too late to be served.
+        """
+        self._hanging = [thread for thread in self._hanging if thread.is_alive()]
+        if len(self._hanging) >= HANGING:
+            self._failed(Hanging(f"{HANGING} rounds hang; no other begins before one of them ends"))
+            return
+        round_ = Round()
+        thread = threading.Thread(target=self._round, args=[round_], name="round", daemon=True)
+        thread.start()
+        thread.join(self._round_seconds)
+        if thread.is_alive():
+            self._leave(round_, thread)
+
+    def _leave(self, round_, thread):
+        with self._swapping:
+            round_.left = True
+        self._hanging.append(thread)
+        self._cache.unlock()
+        doing = "asking the registry"
+        if round_.loading:
+            doing = f"fetching and loading version {round_.loading[0]}"
+            self._refused = round_.loading, time.monotonic() + AGAIN_SECONDS
+        self._failed(Hanging(f"{doing} took more than {self._round_seconds:g} s"))
+
+    def _round(self, round_):
         try:
-            # One worker at a time: the others find its download, and a new SQLite store is
-            # migrated once.
-            with self._one_worker():
+            with self._cache.lock():
                 version = self._registered()
-                served = self._served
+                served, refused = self._served, self._refused
                 if served and served.identity == _identity(version):
                     if served.info["source"] == "cache":
-                        self._swap(Served(served.model, served.info | {"source": "registry"}))
-                elif _identity(version) == self._refused:
+                        served = Served(served.model, served.info | {"source": "registry"})
+                        self._swap(served, round_)
+                elif _identity(version) == refused[0] and time.monotonic() < refused[1]:
                     return
                 else:
-                    self._swap(self._load(version))
-            if self._failure:
-                LOG.info("the registry answers again; version %s is served", version.version)
-                self._failure = None
+                    round_.loading = _identity(version)
+                    self._load(version, round_)
+            if not round_.left:
+                self._follows(version)
         except Exception as error:  # whatever a store, a network or a broken version may raise
+            if round_.left:
+                return
             self._failed(error)
-            if self._served is None:
+            # A registry that says that there is no such model is not away.
+            if self._served is None and not isinstance(error, NotThere):
                 self._serve_cached()
+
+    def _follows(self, version):
+        self._followed = datetime.now(UTC).isoformat(timespec="seconds")
+        if self._failure:
+            LOG.info("the registry answers again; version %s is served", version.version)
+            self._failure = None
+        self._on_follow(self._served)
 
     def _watch(self):
         while True:
-            self.refresh()
+            try:
+                self.refresh()
+            except Exception as error:  # such as no memory for a thread: the next round may have it
+                self._failed(error)
             self._asked.set()
             if self._stop.wait(self._refresh_seconds):
                 return
 
     def _failed(self, error):
         reason = first_line(error)
-        if self._optional and self._served is None and not isinstance(error, ModelError):
+        if self._optional and self._served is None and not isinstance(error, ModelError | Hanging):
             # Nothing is missed yet; that the registry is away, the served models say.
-            if getattr(error, "error_code", None) in NOT_THERE and not self._awaited:
+            if isinstance(error, NotThere) and not self._awaited:
                 LOG.info("%s is not there yet: %s", self.model_uri, reason)
                 self._awaited = True
             return
@@ -167,10 +242,11 @@ class Champion:
         self._failure = reason
         self._on_failure()
 
-    def _swap(self, served, *, only_if_none=False):
+    def _swap(self, served, round_=None):
+        """Serve it from now on; without a round only where nothing is served."""
         with self._swapping:
             before = self._served
-            if before is not None and only_if_none:
+            if (round_ is None and before is not None) or (round_ and round_.left):
                 return
             self._served = served
         if before is None or before.reference != served.reference:
@@ -186,18 +262,45 @@ class Champion:
 
     def _registered(self):
         client = mlflow.MlflowClient()
-        if self.alias:
-            return client.get_model_version_by_alias(self.name, self.alias)
-        return client.get_model_version(self.name, self.version)
-
-    def _load(self, version):
-        started = time.perf_counter()
-        folder = self._folder / f"{version.version}-{_digest(version.source)[:12]}"
+        # Of a server only its own JSON is its word; a proxy, too, says 404.
+        remote = mlflow.get_registry_uri().startswith("http")
         try:
-            model = self._load_copy(folder) or self._download(version, folder)
+            if self.alias:
+                return client.get_model_version_by_alias(self.name, self.alias)
+            return client.get_model_version(self.name, self.version)
+        except MlflowException as error:
+            if error.error_code in NOT_THERE and (not remote or isinstance(error, RestException)):
+                raise NotThere(first_line(error)) from error
+            raise
+
+    def _load(self, version, round_):
+        """Load, check and serve a version, then keep it: serving waits for no disk."""
+        started = time.perf_counter()
+        try:
+            if served := self._copied(version, started):
+                self._serve(served, None, round_)
+                return
+            uri = f"models:/{self.name}/{version.version}"
+            with self._cache.fetched(partial(fetch_model, uri)) as folder:
+                self._serve(self._checked(folder, version, started), folder, round_)
         except ModelError as error:
-            self._refused = _identity(version)
+            self._refused = _identity(version), math.inf
             raise ModelError(f"version {version.version} is refused: {error}") from error
+
+    def _serve(self, served, fetched, round_):
+        self._swap(served, round_)
+        if not round_.left:
+            self._cache.keep(served.info, fetched)
+
+    def _copied(self, version, started):
+        """The cache's copy of a version; None where it has none, or none for this code."""
+        folder = self._cache.copy_of(version)
+        with suppress(ModelError, OSError):
+            return self._checked(folder, version, started) if folder.exists() else None
+
+    def _checked(self, folder, version, started):
+        """The version in `folder` as it is to be served; raises ModelError."""
+        model = load_checked(folder)
         info = {
             "name": self.name,
             "version": str(version.version),
@@ -207,100 +310,39 @@ class Champion:
             "metrics": self._metrics(version.run_id),
             "source": "registry",
             "source_uri": version.source,
-            "folder": folder.name,
+            "folder": self._cache.copy_of(version).name,
             "loaded": datetime.now(UTC).isoformat(timespec="seconds"),
             "load_seconds": round(time.perf_counter() - started, 3),
         }
-        os.utime(folder)
-        _write_json(self._folder / "served.json", info)
-        self._forget_old_folders()
-        return Served(model, info)
-
-    def _load_copy(self, folder):
-        """The model in `folder`, or None where there is none that this code can use."""
-        try:
-            return load_checked(folder) if folder.exists() else None
-        except ModelError:
-            return None
-
-    def _download(self, version, folder):
-        """The model of `version`, from now on in `folder`.
-
-        Only a model that works takes the place of an older copy, which may be whole, and nothing
-        that this version of the project knows.
-        """
-        for left_by_a_kill in self._folder.glob(".download-*"):  # nobody else has the lock
-            shutil.rmtree(left_by_a_kill)
-        with tempfile.TemporaryDirectory(dir=self._folder, prefix=".download-") as partial:
-            fetched = Path(partial, "model")
-            fetched.mkdir()
-            fetch_model(f"models:/{self.name}/{version.version}", fetched)
-            model = load_checked(fetched)
-            shutil.rmtree(folder, ignore_errors=True)
-            fetched.rename(folder)
-        return model
+        served = Served(model, info)
+        self._check(served)
+        return served
 
     def _metrics(self, run_id):
         if not run_id:  # registered outside of a run
             return {}
         try:
-            return mlflow.MlflowClient().get_run(run_id).data.metrics
-        except MlflowException:  # the run was deleted; its model was not
+            metrics = mlflow.MlflowClient().get_run(run_id).data.metrics
+        except Exception:  # the run was deleted, its model was not; nobody waits for its metrics
             return {}
+        return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
     def _serve_cached(self):
-        try:
-            info = json.loads((self._folder / "served.json").read_text())
-            model = load_checked(self._folder / info["folder"])
-        except (OSError, ValueError, KeyError, ModelError):
+        found = self._cache.last(name=self.name, alias=self.alias, version=self.version)
+        if found is None:
             return
-        self._swap(Served(model, info | {"source": "cache"}), only_if_none=True)
-
-    def _forget_old_folders(self):
-        folders = [path for path in self._folder.iterdir() if path.is_dir()]
-        folders.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-        for path in folders[FOLDERS_KEPT:]:
-            shutil.rmtree(path)
-
-    @contextmanager
-    def _one_worker(self):
-        with (self._folder / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-
-
-def cache_folder(cache_dir, model_uri):
-    """The folder that keeps the last good copies of `model_uri` of this registry; made if need be.
-
-    Without `cache_dir` it is in the user's cache folder; where that cannot be written, in a
-    temporary one, and a restart then needs the registry.
-    """
-    registry = mlflow.get_registry_uri()
-    # A relative SQLite file is another one in every folder.
-    place = Path.cwd() if registry.startswith("sqlite:") else ""
-    base = cache_dir or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "crypto-liquidity")
-    folder = Path(base).expanduser() / _digest(f"{registry} {place} {model_uri}")[:16]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "lock").touch()
-    except OSError as error:
-        LOG.warning("the cache folder %s cannot be written: %s", folder, error)
-        return Path(tempfile.mkdtemp(prefix="crypto-liquidity-"))
-    return folder
-
-
-def _write_json(path, value):
-    partial = path.with_suffix(f".{os.getpid()}")
-    partial.write_text(json.dumps(value))
-    os.replace(partial, path)
+        folder, info = found
+        try:
+            served = Served(load_checked(folder), info | {"source": "cache"})
+            self._check(served)
+        except ModelError as error:
+            self._cache.not_used(f"the cached version {info['version']} is not served: {error}")
+            return
+        self._swap(served)
 
 
 def _identity(version):
     return str(version.version), version.source
-
-
-def _digest(text):
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _iso(milliseconds):

@@ -21,6 +21,11 @@ class Forecasts:
             )
         return dict(sorted(found.items()))
 
+    def followed_at(self, served):
+        """When the registry last named what is served, of one of `current`; None for never."""
+        found = [each for each in self._champions if each.served is served]
+        return found[0].followed_at(served) if found else None
+
     def stop(self):
         """End all watching threads after their current round."""
         for champion in self._champions:

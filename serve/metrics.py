@@ -1,92 +1,183 @@
 """What Prometheus reads: requests, latencies, scored rows and the served version."""
 
-import os
+import threading
+from bisect import bisect_left
+from collections import defaultdict
+from itertools import accumulate
 from time import time
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    generate_latest,
-    multiprocess,
+import orjson
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
 )
+
+from serve.shared import Places
 
 SECONDS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+PREFIX = "liquidity_"
+# Text and labels by name.
+COUNTERS = {
+    "requests": ("Requests by door and status", ["door", "status"]),
+    "rows_scored": ("Rows scored", []),
+    "rows_high": ("Rows scored High", []),
+    "rows_out_of_range": ("Rows outside the model's training range", []),
+    "model_refresh_failures": ("Times that the registry or its version could not be used", []),
+    "log_lines_lost": ("Lines of the log that nobody took, or its disk had no room for", []),
+}
+LATENCY = "request_seconds"
+FOLLOWED = "When the registry last answered and what it names was served"
+GAUGES = {
+    # The version is a value: a label could not be removed after a swap.
+    "model_version": ("Served version", []),
+    "model_loaded_timestamp_seconds": ("When it was loaded", []),
+    "model_load_seconds": ("How long that took", []),
+    "model_followed_timestamp_seconds": (FOLLOWED, []),
+    "forecast_version": ("Served version", ["horizon"]),
+    "forecast_followed_timestamp_seconds": (FOLLOWED, ["horizon"]),
+}
+# Of these the worker counts that is worst off, of the others the one that spoke last.
+WORST = ("model_followed_timestamp_seconds", "forecast_followed_timestamp_seconds")
 
 
 class Metrics:
-    """The counters of one worker; `exposition` adds up those of all workers.
+    """The numbers of one worker; `exposition` adds up those of all workers.
 
-    Workers share their numbers through the folder PROMETHEUS_MULTIPROC_DIR, which has to be set
-    before this module is imported; without it there is one worker.
+    They are kept in memory, and shown to the other workers by `publish`. Nothing here waits or
+    raises for a disk.
     """
 
     def __init__(self):
-        registry = self._registry = CollectorRegistry()
-        prefix = {"namespace": "liquidity", "registry": registry}
-        self._requests = Counter(
-            "requests_total", "Requests by door and status", ["door", "status"], **prefix
-        )
-        self._seconds = Histogram(
-            "request_seconds", "Time to answer by door", ["door"], buckets=SECONDS, **prefix
-        )
-        self._rows = Counter("rows_scored_total", "Rows scored", **prefix)
-        self._high = Counter("rows_high_total", "Rows scored High", **prefix)
-        self._outside = Counter(
-            "rows_out_of_range_total", "Rows outside the model's training range", **prefix
-        )
-        self._failures = Counter(
-            "model_refresh_failures_total",
-            "Times that the registry or its version could not be used",
-            **prefix,
-        )
-        # The version is a value: a label could not be removed after a swap.
-        newest = prefix | {"multiprocess_mode": "mostrecent"}
-        self._version = Gauge("model_version", "Served version", **newest)
-        self._loaded = Gauge("model_loaded_timestamp_seconds", "When it was loaded", **newest)
-        self._load_seconds = Gauge("model_load_seconds", "How long that took", **newest)
-        self._forecasts = Gauge("forecast_version", "Served version", ["horizon"], **newest)
-        self._children = {}
+        self._lock = threading.Lock()
+        self._places = Places()
+        # By name and labels; of a gauge with the time that it was set at.
+        self._counts, self._gauges = defaultdict(float), {}
+        self._changed = False
+        if before := self._places.read_own():  # of a worker that has ended; counts never go back
+            self._counts.update(_decode(before)[0])
 
     def answered(self, door, status, seconds):
         """Count a request."""
-        children = self._children.get((door, status))
-        if children is None:
-            # Looking labels up costs more than counting.
-            children = self._requests.labels(door, status), self._seconds.labels(door)
-            self._children[door, status] = children
-        requests, latency = children
-        requests.inc()
-        latency.observe(seconds)
+        bucket = str(bisect_left(SECONDS, seconds))
+        with self._lock:
+            self._counts["requests", door, str(status)] += 1
+            self._counts[LATENCY, door, bucket] += 1
+            self._counts[LATENCY, door, "sum"] += seconds
+            self._changed = True
 
     def scored(self, rows, high, outside):
         """Count scored rows, the High ones and those outside the training range among them."""
-        self._rows.inc(rows)
-        if high:
-            self._high.inc(high)
-        if outside:
-            self._outside.inc(outside)
+        self._count(rows_scored=rows, rows_high=high, rows_out_of_range=outside)
 
     def swapped(self, served):
         """Note which version is served from now on."""
-        self._version.set(int(served.info["version"]))
-        self._loaded.set(time())
-        self._load_seconds.set(served.info["load_seconds"])
+        self._set("model_version", int(served.info["version"]))
+        self._set("model_loaded_timestamp_seconds", time())
+        self._set("model_load_seconds", served.info["load_seconds"])
+
+    def followed(self, served):
+        """Note that what the registry names is what is served."""
+        self._set("model_followed_timestamp_seconds", time())
 
     def forecast_swapped(self, served):
         """Note which version of a horizon is served from now on."""
-        self._forecasts.labels(served.model.horizon).set(int(served.info["version"]))
+        self._set("forecast_version", int(served.info["version"]), served.model.horizon)
+
+    def forecast_followed(self, served):
+        """Note the same of a horizon."""
+        self._set("forecast_followed_timestamp_seconds", time(), served.model.horizon)
 
     def refresh_failed(self):
         """Count a failed refresh."""
-        self._failures.inc()
+        self._count(model_refresh_failures=1)
+
+    def lines_lost(self, lines):
+        """Count lines that never reached the log."""
+        self._count(log_lines_lost=lines)
+
+    def publish(self):
+        """Show the other workers what has changed."""
+        with self._lock:
+            if not self._changed:
+                return
+            self._changed = False
+            data = self._encode()
+        self._places.write(data)
 
     def exposition(self):
         """The metrics of all workers in Prometheus' text format, as bytes."""
-        registry = self._registry
-        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-            registry = CollectorRegistry()
-            multiprocess.MultiProcessCollector(registry)
+        with self._lock:
+            own = self._encode()
+        registry = CollectorRegistry()
+        registry.register(_Collected([own, *self._places.others()]))
         return generate_latest(registry)
+
+    def _count(self, **numbers):
+        with self._lock:
+            for name, number in numbers.items():
+                self._counts[(name,)] += number
+            self._changed = True
+
+    def _set(self, name, value, *labels):
+        with self._lock:
+            self._gauges[name, *map(str, labels)] = value, time()
+            self._changed = True
+
+    def _encode(self):
+        return orjson.dumps([[*self._counts.items()], [*self._gauges.items()]])
+
+
+def _decode(data):
+    counts, gauges = orjson.loads(data)
+    return (
+        {tuple(key): number for key, number in counts},
+        {tuple(key): tuple(value) for key, value in gauges},
+    )
+
+
+class _Collected:
+    """The numbers of several workers, as prometheus_client collects them."""
+
+    def __init__(self, workers):
+        self._counts, self._gauges = defaultdict(float), {}
+        for data in workers:
+            counts, gauges = _decode(data)
+            for key, number in counts.items():
+                self._counts[key] += number
+            for key, value in gauges.items():
+                self._gauges[key] = self._chosen(key, value)
+
+    def _chosen(self, key, value):
+        before = self._gauges.get(key, value)
+        return min(before, value) if key[0] in WORST else max(before, value, key=lambda v: v[1])
+
+    def collect(self):
+        for name, (text, labels) in COUNTERS.items():
+            family = CounterMetricFamily(PREFIX + name, text, labels=labels)
+            found = self._labelled(self._counts, name) or ({} if labels else {(): 0.0})
+            for values, number in sorted(found.items()):
+                family.add_metric(values, number)
+            yield family
+        yield self._latencies()
+        for name, (text, labels) in GAUGES.items():
+            family = GaugeMetricFamily(PREFIX + name, text, labels=labels)
+            for values, (number, _) in sorted(self._labelled(self._gauges, name).items()):
+                family.add_metric(values, number)
+            yield family
+
+    def _latencies(self):
+        family = HistogramMetricFamily(PREFIX + LATENCY, "Time to answer by door", labels=["door"])
+        found = self._labelled(self._counts, LATENCY)
+        edges = [*map(str, map(float, SECONDS)), "+Inf"]
+        for door in sorted({door for door, _ in found}):
+            numbers = accumulate(found.get((door, str(i)), 0.0) for i in range(len(edges)))
+            buckets = list(zip(edges, numbers, strict=True))
+            family.add_metric([door], buckets, found.get((door, "sum"), 0.0))
+        return family
+
+    @staticmethod
+    def _labelled(numbers, name):
+        return {key[1:]: number for key, number in numbers.items() if key[0] == name}

@@ -12,6 +12,8 @@ from serve.background import Background
 PLAIN_PATH = re.compile("[!-~]*")
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 LONGEST = 200  # of a path or a method in the log
+# Requests that wait to be recorded while all cores are busy; beyond it they are lost, and counted.
+WAITING = 20_000
 # Keys of the WSGI environment that views read or set: the request's id, the version that answered,
 # and how many rows were scored, High ones and those out of range among them.
 ID, VERSION, SCORED = "liquidity.request_id", "liquidity.version", "liquidity.scored"
@@ -69,20 +71,28 @@ class Recorder:
 
     def __init__(self, metrics):
         self._metrics = metrics
+        self._lost = 0
         self._second, self._date = 0, ""
         self._background = Background(self._write, name="recorder")
         self.flush, self.close = self._background.flush, self._background.close
 
     def put(self, environ, door, code, seconds):
         """Queue an answered request."""
+        if self._background.waiting() >= WAITING:
+            self._lost += 1
+            return
         request = environ["REQUEST_METHOD"], environ["PATH_INFO"], environ[ID]
         found = environ.get(VERSION, "-"), environ.get(SCORED)
         self._background.put((time.time(), door, code, seconds, *request, *found))
 
     def _write(self, queued):
         lines = [self._record(*request) for request in queued]
-        with suppress(OSError):  # who reads the log went away, or its disk is full
-            if lines:
+        if self._lost:
+            lost, self._lost = self._lost, 0
+            self._metrics.lines_lost(lost)
+        self._metrics.publish()
+        if lines:
+            with suppress(OSError):  # outside of a worker, whose stderr is a LogStream
                 sys.stderr.write("".join(lines))
                 sys.stderr.flush()
 

@@ -1,17 +1,18 @@
 """What Granian runs in each worker process: the application behind its gateway.
 
-Its parent imports none of this: MLflow takes seconds, and prometheus_client reads the environment
-when it is imported.
+Its parent imports none of this: MLflow takes seconds.
 """
 
 import logging
 import os
 import sys
+from contextlib import ExitStack
 
 from liquidity.processes import exit_with_parent
 from serve.app import close_app, create_app
 from serve.gateway import Gateway
 from serve.limits import MAX_BYTES
+from serve.log_stream import log_without_waiting
 
 SWITCH_SECONDS = 0.0005
 
@@ -22,11 +23,24 @@ def worker():
     # A request lets go of the interpreter while the forest runs; a thread that writes logs or
     # loads a model would then keep it for five milliseconds.
     sys.setswitchinterval(SWITCH_SECONDS)
+    end = ExitStack()
+    log = end.enter_context(log_without_waiting())
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("serve").setLevel(logging.INFO)
-    return gateway(create_app())
+    try:
+        app = create_app()
+    except BaseException:
+        end.close()  # the process ends, and its reason has to be read
+        raise
+    log.on_drop = app.extensions["metrics"].lines_lost
+    return gateway(app, on_stop=end.close)
 
 
-def gateway(app):
+def gateway(app, *, on_stop=lambda: None):
     """The application as Granian takes it; it is closed when the worker ends."""
-    return Gateway(app.wsgi_app, max_bytes=MAX_BYTES, on_stop=lambda: close_app(app))
+
+    def stop():
+        close_app(app)
+        on_stop()
+
+    return Gateway(app.wsgi_app, max_bytes=MAX_BYTES, on_stop=stop)

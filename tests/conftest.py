@@ -12,7 +12,9 @@ import pandas as pd
 import pytest
 from playwright.sync_api import sync_playwright
 from support import (
+    CHAMPION,
     CHROMIUM,
+    NAME,
     PROJECT,
     REAL_DATA,
     SAMPLE,
@@ -35,6 +37,7 @@ from liquidity.data.market import read_market
 from liquidity.data.table import build_table, inputs_and_target
 from liquidity.model.gate import Decision
 from liquidity.search.pipeline import build_pipeline, with_forest_params
+from serve.champion import Champion
 
 
 @pytest.fixture(scope="session")
@@ -156,6 +159,51 @@ def build_model(tmp_path_factory, sample_table, empty_store):
 
 
 @pytest.fixture
+def register(store, tmp_path, build_model):
+    """Register a version of so many trees, damaged where wished; returns its number."""
+    if not store.search_registered_models():
+        store.create_registered_model(NAME)
+
+    def register(trees, *, damage=None):
+        run = store.create_run("0")
+        store.log_metric(run.info.run_id, "test_r2", trees / 10)
+        folder = tmp_path / "models" / run.info.run_id
+        shutil.copytree(build_model(trees), folder)
+        if damage:
+            damage(folder)
+        version = store.create_model_version(NAME, str(folder), run.info.run_id).version
+        store.set_registered_model_alias(NAME, "champion", version)
+        return version
+
+    return register
+
+
+@pytest.fixture
+def away(monkeypatch):
+    """The registry cannot be asked any more, until the fixture's `undo`."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    context = pytest.MonkeyPatch()
+    yield lambda: context.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9"), context.undo
+    context.undo()
+
+
+@pytest.fixture
+def make_champion(store, tmp_path):
+    events = []
+
+    def make(uri=CHAMPION, **options):
+        champion = Champion(
+            uri, refresh_seconds=60, cache_dir=tmp_path / "cache",
+            on_swap=lambda served: events.append(served.info["version"]),
+            on_failure=lambda: events.append("failure"), **options,
+        )  # fmt: skip
+        champion.events = events
+        return champion
+
+    return make
+
+
+@pytest.fixture
 def write_csv(tmp_path):
     """Write lines as a CSV file; `header` unless told otherwise."""
     columns = "date,coin,symbol,price,1h,24h_volume,mkt_cap"
@@ -198,7 +246,7 @@ def start_serve(tmp_path, complete, free_port):
     client, _ = complete
     servers = []
 
-    def start(*options, workers=1, wait=True, **settings):
+    def start(*options, workers=1, wait=True, output=None, **settings):
         environment = os.environ | {
             "MLFLOW_TRACKING_URI": client.tracking_uri,
             "PYTHONPATH": str(PROJECT),
@@ -210,8 +258,9 @@ def start_serve(tmp_path, complete, free_port):
         with (tmp_path / "log").open("a") as log:
             before = log.tell()
             server = subprocess.Popen(
-                command, cwd=tmp_path, env=environment | settings, stdout=log, stderr=log
-            )
+                command, cwd=tmp_path, env=environment | settings,
+                stdout=output or log, stderr=output or log,
+            )  # fmt: skip
         server.url = f"http://127.0.0.1:{free_port}"
         server.log, server.log_start = tmp_path / "log", before
         servers.append(server)

@@ -27,6 +27,8 @@ from liquidity.contract import (
     MODEL_NAME,
 )
 from liquidity.errors import ModelError, first_line
+from liquidity.model.graph import check_forest
+from liquidity.model.metadata import check_metadata
 from liquidity.runs.store import check_store
 
 # All that is fetched of a model.
@@ -167,7 +169,8 @@ def load_checked(folder):
     """The LiquidityModel in `folder`, which holds at least FILES.
 
     Loading runs the Python file that was registered with the model, so that file has to be one
-    that this project shipped, and nothing else may be loaded with it. Raises ModelError with a
+    that this project shipped, and nothing else may be loaded with it; metadata and forest are
+    checked before it reads them. Raises ModelError with a
     clause without its end.
     """
     _check_files(Path(folder))
@@ -215,6 +218,7 @@ def _check_files(folder):
         flavor = described.flavors["python_function"]
         artifacts = [flavor["artifacts"][name]["path"] for name in ("forest", "metadata")]
         metadata = json.loads((folder / "artifacts/metadata.json").read_text())
+        forest = (folder / "artifacts/forest.onnx").read_bytes()
         code = hashlib.sha256((folder / "model.py").read_bytes()).hexdigest()
         loads_more = (
             flavor["loader_module"] != "mlflow.pyfunc.loaders.code_model"
@@ -223,7 +227,7 @@ def _check_files(folder):
             or Path(flavor["model_code_path"]).name != "model.py"
             or artifacts != list(FILES[2:])
         )
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ModelError(f"it is not a model of this project ({first_line(error)})") from error
     if loads_more:
         raise ModelError("loading it would run or read more than this project's model.py")
@@ -232,11 +236,13 @@ def _check_files(folder):
             f"its model.py (sha256 {code[:12]}...) is not one that this project has "
             "shipped; use the version of this project that trained it, or train again"
         )
-    if metadata.get("format") != kind.code[code]:
+    format_ = metadata.get("format") if isinstance(metadata, dict) else None
+    if format_ != kind.code[code]:
         raise ModelError(
-            f"its metadata has format {metadata.get('format')!r}, expected {kind.code[code]}; "
-            "train again"
+            f"its metadata has format {format_!r}, expected {kind.code[code]}; train again"
         )
+    check_metadata(metadata, kind)
+    check_forest(forest, inputs=len(metadata["scaler"]["mean"]))
 
 
 def load_champion(*, name=MODEL_NAME):

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import shutil
 import sqlite3
 from dataclasses import replace
 
@@ -16,51 +15,6 @@ from liquidity.model import loading
 from liquidity.model.loading import SAME_DAY
 from serve.champion import Champion, NoModel
 from serve.settings import parse_model_uri
-
-
-@pytest.fixture
-def register(store, tmp_path, build_model):
-    """Register a version of so many trees, damaged where wished; returns its number."""
-    if not store.search_registered_models():
-        store.create_registered_model(NAME)
-
-    def register(trees, *, damage=None):
-        run = store.create_run("0")
-        store.log_metric(run.info.run_id, "test_r2", trees / 10)
-        folder = tmp_path / "models" / run.info.run_id
-        shutil.copytree(build_model(trees), folder)
-        if damage:
-            damage(folder)
-        version = store.create_model_version(NAME, str(folder), run.info.run_id).version
-        store.set_registered_model_alias(NAME, "champion", version)
-        return version
-
-    return register
-
-
-@pytest.fixture
-def away(monkeypatch):
-    """The registry cannot be asked any more, until the fixture's `undo`."""
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    context = pytest.MonkeyPatch()
-    yield lambda: context.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9"), context.undo
-    context.undo()
-
-
-@pytest.fixture
-def make_champion(store, tmp_path):
-    events = []
-
-    def make(uri=CHAMPION):
-        champion = Champion(
-            uri, refresh_seconds=60, cache_dir=tmp_path / "cache",
-            on_swap=lambda served: events.append(served.info["version"]),
-            on_failure=lambda: events.append("failure"),
-        )  # fmt: skip
-        champion.events = events
-        return champion
-
-    return make
 
 
 @pytest.fixture

@@ -176,13 +176,19 @@ def test_the_shortcut_around_flask_answers_as_flask_does(client, door, payload):
     assert sorted(quick.headers) == sorted(plain.headers)
 
 
+def metrics_of(client):
+    """All that is counted, also of the last twentieth of a second."""
+    client.application.extensions["recorder"].flush()
+    return client.get("/metrics").text
+
+
 def test_the_shortcut_is_counted_and_logged_alike(make_client, tmp_path, capsys):
     client = make_client(PREDICTION_LOG=str(tmp_path / "log"))
     data = orjson.dumps({"instances": [GOOD]})
     for environ in ({BODY: data}, {}):
         client.post("/invocations", data=data, content_type="application/json",
                     environ_overrides=environ, headers={"X-Request-ID": "same"})  # fmt: skip
-    metrics = client.get("/metrics").text
+    metrics = metrics_of(client)
     assert 'liquidity_requests_total{door="/invocations",status="200"} 2.0' in metrics
     assert "liquidity_rows_scored_total 2.0" in metrics
     close_app(client.application)
@@ -703,7 +709,7 @@ def test_the_metrics_count_requests_rows_and_levels(client):
     client.get("/another")
     samples = {
         (sample.name, *sample.labels.values()): sample.value
-        for family in text_string_to_metric_families(client.get("/metrics").text)
+        for family in text_string_to_metric_families(metrics_of(client))
         for sample in family.samples
     }
     assert samples["liquidity_requests_total", "/predict", "200"] == 2
@@ -722,7 +728,7 @@ def test_a_file_is_counted_and_logged_as_rows_at_any_other_door(make_client, tmp
     client.post(
         "/batch", data=csv_of([*map(dict.values, coins), ["x"] * 4]), content_type="text/csv"
     )
-    metrics = client.get("/metrics").text
+    metrics = metrics_of(client)
     scores = inner.answer(np.array([[*coin.values()] for coin in coins]))
     high, outside = (scores["level"] == "High").sum(), (~scores["in_range"]).sum()
     assert outside == 2
@@ -734,6 +740,15 @@ def test_a_file_is_counted_and_logged_as_rows_at_any_other_door(make_client, tmp
     for line in lines:
         del line["time"], line["request_id"]
     assert lines[:3] == lines[3:]
+
+
+def test_a_large_file_of_a_form_needs_no_disk(client, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", "/nowhere")
+    head = b'--b\r\nContent-Disposition: form-data; name="file"; filename="coins.csv"\r\n\r\n'
+    data = head + csv_of([ROW] * 40_000) + b"\r\n--b--\r\n"
+    response = client.post("/batch", data=data, content_type="multipart/form-data; boundary=b")
+    assert response.status_code == 200
+    assert response.headers["X-Rows"] == "40000"
 
 
 def test_the_prediction_log_holds_inputs_scores_and_who_gave_them(make_client, tmp_path, inner):

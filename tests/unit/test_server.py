@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from contextlib import suppress
+from datetime import datetime
 
 import mlflow
 import pandas as pd
@@ -55,6 +56,12 @@ def test_it_serves_swaps_and_ends_within_seconds(start_serve, complete):
     while missing := [line for line in counted if line not in metrics_of(server)]:
         assert time.monotonic() < deadline, missing
         time.sleep(0.1)
+
+    # When it was last found to be right, in both places.
+    with urllib.request.urlopen(f"{server.url}/model") as response:
+        followed = datetime.fromisoformat(json.loads(response.read())["followed"])
+    assert time.time() - 60 < followed.timestamp() <= time.time()
+    assert "liquidity_model_followed_timestamp_seconds 1." in metrics_of(server)
 
     # MLflow's own client, unchanged.
     client = ScoringServerClient("127.0.0.1", int(server.url.rpartition(":")[2]))
