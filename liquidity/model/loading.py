@@ -170,8 +170,7 @@ def load_checked(folder):
 
     Loading runs the Python file that was registered with the model, so that file has to be one
     that this project shipped, and nothing else may be loaded with it; metadata and forest are
-    checked before it reads them. Raises ModelError with a
-    clause without its end.
+    checked before it reads them. Raises ModelError with a clause without its end.
     """
     _check_files(Path(folder))
     try:

@@ -41,6 +41,8 @@ def _check(metadata, kind):
         ratio = metadata.get("target_is_ratio")
         _demand(type(ratio) is bool, "target_is_ratio", "true or false", ratio)
         _check_range(_of(metadata, "target_range"), "target_range")
+        if metadata.get("weekday_profile") is not None:  # the first forecasts lack it
+            _numbers(metadata["weekday_profile"], "weekday_profile", 7)
     for name in ("target", "data_digest", "forest_sha256"):
         text = metadata.get(name)
         _demand(isinstance(text, str) and text, name, "a text", text)

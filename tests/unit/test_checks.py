@@ -201,6 +201,7 @@ FORECASTS = {
     "a low end above": put("interval", "low", 0, value=0.5),
     "a high end below": put("interval", "high", 0, value=-0.5),
     "quantiles that fall": unsorted,
+    "a profile of six days": put("weekday_profile", value=[0.0] * 6),
     "no residuals": put("interval", "residual_quantiles", 2, value=[]),
     "horizon 0": put("horizon", value=0),
     "half a horizon": put("horizon", value=7.5),
