@@ -14,6 +14,7 @@ from liquidity.data.readers import column_name
 from liquidity.errors import MarketDataError, SettingsError
 from liquidity.executors import LOCAL, add_scheduler_option
 from liquidity.model.loading import fetched_model
+from liquidity.output import behind_links, refuse_existing
 from liquidity.progress import rows_progress
 from liquidity.runs.store import check_store, quieten_mlflow
 from liquidity.scoring.blocks import unscored
@@ -22,7 +23,6 @@ from liquidity.scoring.files import (
     find_columns,
     open_source,
     read_history,
-    refuse_existing,
     score_file,
 )
 from liquidity.scoring.history import History
@@ -116,8 +116,9 @@ def plan(input, output, *, overwrite):
                     f"{path}: unknown kind of file; expected a name that ends in "
                     f"{', '.join(SUFFIXES)}."
                 )
-        if not target.parent.is_dir():
-            raise MarketDataError(f"{target.parent}: no such folder: make it first.")
+        folder = behind_links(target).parent
+        if not folder.is_dir():
+            raise MarketDataError(f"{folder}: no such folder: make it first.")
         if target.exists() and target.samefile(source):
             raise MarketDataError(f"{target}: is the input; write to another name.")
         if not input.is_dir():  # of a folder, what is missing is done
