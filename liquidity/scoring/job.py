@@ -16,6 +16,7 @@ from liquidity.executors import LOCAL, add_scheduler_option
 from liquidity.model.loading import fetched_model
 from liquidity.output import behind_links, refuse_existing
 from liquidity.progress import rows_progress
+from liquidity.runs.destination import check_files
 from liquidity.runs.store import check_store, quieten_mlflow
 from liquidity.scoring.blocks import unscored
 from liquidity.scoring.files import (
@@ -76,6 +77,7 @@ def score(args, console):
     coverage = None
     if missing:
         check_store()
+        check_files(args.model_uri)
         with fetched_model(args.model_uri) as (model, folder):
             check_headers(missing, [*model.features, COIN] if args.top else model.features)
             if args.scheduler == LOCAL:
