@@ -18,8 +18,9 @@ from liquidity.executors import add_scheduler_option, workers
 from liquidity.model.gate import PROMOTE, decide
 from liquidity.model.packaging import log_model
 from liquidity.progress import elapsed_time
-from liquidity.report.summary import print_read, print_split, print_summary
+from liquidity.report.summary import print_destination, print_read, print_split, print_summary
 from liquidity.runs import tracking, training_log
+from liquidity.runs.destination import check_destination
 from liquidity.runs.records import HORIZON, SEARCH_KEY
 from liquidity.runs.recovery import find_finished, finished_before
 from liquidity.runs.store import check_store, quieten_mlflow
@@ -41,12 +42,7 @@ def main(argv=None):
     """Run the job; returns the exit code: 0, 1 (failed), 2 (bad input) or 130 (stopped)."""
     args = parse_arguments(argv)
     quieten_mlflow()
-    return run(
-        PROG,
-        lambda: train(args, Console()),
-        failures=(MlflowException,),
-        afterwards="Finished trials are kept: the same command goes on from them.",
-    )
+    return run(PROG, lambda: train(args, Console()), failures=(MlflowException,))
 
 
 def train(args, console):
@@ -55,6 +51,7 @@ def train(args, console):
     print_read(console, cleaning)
     tasks = prepare_tasks(frame, args)
     check_store()
+    print_destination(console, check_destination(args.experiment))
     if len(tasks) == 1:
         train_task(*tasks, cleaning, args, console)
         return

@@ -4,6 +4,7 @@ import math
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -12,7 +13,9 @@ from contextlib import suppress
 import mlflow
 import psutil
 import pytest
+import sqlalchemy
 from mlflow.entities import LoggedModelStatus
+from mlflow.exceptions import MlflowException
 from support import PROJECT
 
 from liquidity.processes import _started, is_alive, place, process_tag
@@ -151,6 +154,45 @@ def test_params_that_mlflow_run_has_logged_are_left_alone(store, monkeypatch):
         mlflow.log_metric("x", 1)
     assert run.info.run_id == made.info.run_id
     assert store.get_run(made.info.run_id).data.params == {"cv": "'2.0'"}
+
+
+def locked(*_, **__):
+    error = MlflowException("(sqlite3.OperationalError) database is locked")
+    error.__cause__ = sqlalchemy.exc.OperationalError(
+        "INSERT", {}, sqlite3.OperationalError("database is locked")
+    )
+    raise error
+
+
+@pytest.mark.parametrize("name", ["create_run", "log_batch", "set_terminated"])
+def test_a_trial_waits_while_another_program_has_the_store_locked(store, monkeypatch, name):
+    """MLflow itself gives up after 20 s."""
+    write, refusals = getattr(mlflow.MlflowClient, name), iter([locked, locked])
+
+    def busy(*args, **options):
+        return next(refusals, write)(*args, **options)
+
+    with parent() as run, monkeypatch.context() as patch:
+        patch.setattr(mlflow.MlflowClient, name, busy)
+        log_trial(run, trial())
+    assert [child.info.status for child in children(store)] == ["FINISHED"]
+    monkeypatch.setattr(tracking, "PATIENCE_SECONDS", 0)
+    monkeypatch.setattr(mlflow.MlflowClient, name, locked)
+    with pytest.raises(MlflowException, match="locked"):
+        log_trial(run, trial())
+
+
+@pytest.mark.parametrize("trials", [[], [trial()]])
+def test_finished_trials_are_spoken_of_only_where_there_are_some(store, trials):
+    def fail():
+        with parent() as run:
+            for each in trials:
+                log_trial(run, each)
+            raise OSError("stop")
+
+    with pytest.raises(OSError, match="stop") as caught:
+        fail()
+    assert getattr(caught.value, "__notes__", []) == [tracking.KEPT] * len(trials)
 
 
 def test_doubles_come_back_with_every_bit(store):
