@@ -3,6 +3,7 @@
 import argparse
 import re
 import sys
+from functools import partial
 
 import sklearn
 from mlflow.exceptions import MlflowException
@@ -119,16 +120,20 @@ def train_task(task, cleaning, args, console, *, outer=None):
                 interval=interval,
                 digest=data_digest,
             )
-            decision = decide(
+            decision, version = registry.decide_and_register(
                 model_uri,
-                task.table,
-                metrics,
-                horizon=task.horizon,
+                partial(
+                    decide,
+                    model_uri,
+                    task.table,
+                    metrics,
+                    horizon=task.horizon,
+                    name=name,
+                    promote=args.promote,
+                    split=settings["split"],
+                ),
                 name=name,
-                promote=args.promote,
-                split=settings["split"],
             )
-            version = registry.register(model_uri, decision, name=name)
     print_summary(console, trials, task.summary(metrics), decision, name=name, version=version)
 
 
