@@ -3,6 +3,7 @@
 import argparse
 import re
 import sys
+from functools import partial
 
 import sklearn
 from mlflow.exceptions import MlflowException
@@ -27,8 +28,9 @@ from liquidity.executors import add_scheduler_option, workers
 from liquidity.model.gate import PROMOTE, decide
 from liquidity.model.packaging import log_model
 from liquidity.progress import elapsed_time
-from liquidity.report.summary import print_read, print_split, print_summary
+from liquidity.report.summary import print_destination, print_read, print_split, print_summary
 from liquidity.runs import tracking, training_log
+from liquidity.runs.destination import check_destination
 from liquidity.runs.records import HORIZON, SEARCH_KEY
 from liquidity.runs.recovery import find_finished, finished_before
 from liquidity.runs.store import check_store, quieten_mlflow
@@ -50,12 +52,7 @@ def main(argv=None):
     """Run the job; returns the exit code: 0, 1 (failed), 2 (bad input) or 130 (stopped)."""
     args = parse_arguments(argv)
     quieten_mlflow()
-    return run(
-        PROG,
-        lambda: train(args, Console()),
-        failures=(MlflowException,),
-        afterwards="Finished trials are kept: the same command goes on from them.",
-    )
+    return run(PROG, lambda: train(args, Console()), failures=(MlflowException,))
 
 
 def train(args, console):
@@ -64,6 +61,7 @@ def train(args, console):
     print_read(console, cleaning)
     tasks = prepare_tasks(frame, args)
     check_store()
+    print_destination(console, check_destination(args.experiment))
     if len(tasks) == 1:
         train_task(*tasks, cleaning, args, console)
         return
@@ -131,16 +129,20 @@ def train_task(task, cleaning, args, console, *, outer=None):
                 interval=interval,
                 digest=data_digest,
             )
-            decision = decide(
+            decision, version = registry.decide_and_register(
                 model_uri,
-                task.table,
-                metrics,
-                horizon=task.horizon,
+                partial(
+                    decide,
+                    model_uri,
+                    task.table,
+                    metrics,
+                    horizon=task.horizon,
+                    name=name,
+                    promote=args.promote,
+                    split=settings["split"],
+                ),
                 name=name,
-                promote=args.promote,
-                split=settings["split"],
             )
-            version = registry.register(model_uri, decision, name=name)
     print_summary(console, trials, task.summary(metrics), decision, name=name, version=version)
 
 

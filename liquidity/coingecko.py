@@ -12,6 +12,7 @@ from liquidity.command import Parser, run, whole_number
 from liquidity.data.coingecko import PAGE_SIZE, fetch_page, find_server
 from liquidity.data.market import api_frame
 from liquidity.errors import FetchError, SettingsError
+from liquidity.output import replaced
 from liquidity.progress import progress_bar
 
 PROG = "liquidity.coingecko"
@@ -71,15 +72,8 @@ def write_snapshot(coins, path):
     frame = api_frame(list(coins.values()), origin=path)
     # A line break in a name would end the row where it is read.
     frame["coin"] = frame["coin"].str.split().str.join(" ")
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(unfinished, "w", encoding="utf-8", newline="") as file:
-            frame.to_csv(file, index=False, date_format="%Y-%m-%d")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with replaced(path, overwrite=True) as file:
+        frame.to_csv(file, index=False, encoding="utf-8", date_format="%Y-%m-%d")
     return frame
 
 

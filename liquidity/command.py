@@ -13,26 +13,36 @@ def run(prog, job, *, failures=(), afterwards=""):
     """Call `job()` and return the command's exit code: 0, 1 (failed), 2 (bad input), 130 (stopped).
 
     Whatever went wrong is said on stderr in the name of `prog`. `failures` are the exceptions of
-    libraries that a store, a format or a network may raise at any moment; `afterwards` is what a
-    user may want to know of a job that was stopped or failed in the middle.
+    libraries that a store, a format or a network may raise at any moment; `afterwards`, like the
+    notes of an exception, is what a user may want to know of a job that was stopped or failed in
+    the middle.
     """
     try:
         with stop_signals():
             job()
     except KeyboardInterrupt as error:
-        said, code = f"stopped. {str(error).strip()}", STOPPED
+        failure, said, code = error, f"stopped. {str(error).strip()}", STOPPED
     except LiquidityError as error:
-        said, code = str(error), error.exit_code
+        failure, said, code = error, str(error), error.exit_code
     except (OSError, MemoryError, *failures) as error:
-        said, code = f"{type(error).__name__}: {first_line(error)}.", FAILED
+        failure, said, code = error, f"{type(error).__name__}: {first_line(error)}.", FAILED
     else:
         return OK
     if code == FAILED:
         said = f"failed: {said}"
-    if code != BAD_INPUT and afterwards:
-        said = f"{said.strip()} {afterwards}"
+    if code != BAD_INPUT:
+        said = " ".join(part for part in (said.strip(), *_notes(failure), afterwards) if part)
     print(f"{prog}: {said.strip()}", file=sys.stderr)
     return code
+
+
+def _notes(error):
+    """The notes of an exception and of those that it came from."""
+    notes = []
+    while error:
+        notes += getattr(error, "__notes__", ())
+        error = error.__cause__
+    return notes
 
 
 class Parser(argparse.ArgumentParser):

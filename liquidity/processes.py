@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import psutil
 
@@ -47,26 +48,56 @@ def stop_signals():
 
 
 def process_tag():
-    """host/pid/start of this process, which no later process repeats."""
-    return f"{socket.gethostname()}/{os.getpid()}/{_started(os.getpid())}"
+    """host/boot/PID namespace/pid/start of this process, which no other process repeats."""
+    return f"{place()}/{os.getpid()}/{_started(os.getpid())}"
+
+
+def place():
+    """Where a process id means one process: host/boot/PID namespace.
+
+    Containers may share a host name and machines too; each boot has an id of its own.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        namespace = os.stat("/proc/self/ns/pid").st_ino
+    except OSError:  # another system than Linux, or no /proc
+        boot, namespace = round(psutil.boot_time()), "-"
+    return f"{socket.gethostname()}/{boot}/{namespace}"
+
+
+def is_here(tag):
+    """Whether the process of a `process_tag` would be seen from here, as far as it lives."""
+    return tag.rsplit("/", 2)[0] == place()
 
 
 def is_alive(tag):
-    """Whether the process of a `process_tag` of this machine still runs."""
+    """Whether the process of a `process_tag` that `is_here` still runs."""
     _, pid, started = tag.rsplit("/", 2)
-    return _started(int(pid)) == started
+    return _started(int(pid)) in (started, "hidden")
 
 
 def _started(pid):
     """When the process started, in clock ticks since boot, which no change of the clock moves.
 
-    "gone" for no process and for a dead one that nobody has waited for yet.
+    "gone" for no process and for a dead one that nobody has waited for yet, "hidden" for one of
+    another user where /proc does not show it.
     """
     try:
         process = psutil.Process(pid)
         if process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
             return "gone"
         since_boot = process.create_time() - psutil.boot_time()
-    except psutil.NoSuchProcess:
-        return "gone"
+    except psutil.Error:
+        return "hidden" if _is_anothers(pid) else "gone"
     return str(round(since_boot * os.sysconf("SC_CLK_TCK")))
+
+
+def _is_anothers(pid):
+    """Whether there is such a process, and of another user."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return False

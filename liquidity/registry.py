@@ -8,28 +8,53 @@ from mlflow.exceptions import MlflowException
 from liquidity.command import Parser, run
 from liquidity.contract import CHAMPION, MODEL_NAME
 from liquidity.errors import ModelError, first_line
-from liquidity.model.gate import RULE
+from liquidity.model.gate import RULE, champion_number
 from liquidity.model.loading import champion_version
 from liquidity.runs.store import check_store, quieten_mlflow
 
 
-def register(model_uri, decision, *, name):
-    """Create the version with its audit tags, then move the alias; returns the version.
+def decide_and_register(model_uri, decide, *, name):
+    """Register the version as `decide()` says; returns its Decision and the version.
 
-    The tags go in with the version itself, so that no kill leaves one that cannot be explained.
+    It takes a moment to make a version, in which another training may have moved the alias: then
+    it is decided again, before the alias moves.
     """
-    client = mlflow.MlflowClient()
-    tags = {
+    decision = decide()
+    version = _create_version(model_uri, decision, name)
+    while decision.promoted and champion_number(name) != decision.champion:
+        decision = decide()
+        for key, value in _tags(decision).items():
+            mlflow.MlflowClient().set_model_version_tag(name, version, key, value)
+    _move_alias(name, version, decision)
+    return decision, version
+
+
+def register(model_uri, decision, *, name):
+    """Register the version by a Decision that stands; returns the version."""
+    version = _create_version(model_uri, decision, name)
+    _move_alias(name, version, decision)
+    return version
+
+
+def _create_version(model_uri, decision, name):
+    # The tags go in with the version, so that no kill leaves one that cannot be explained.
+    return mlflow.register_model(model_uri, name, tags=_tags(decision)).version
+
+
+def _tags(decision):
+    return {
         "gate.decision": decision.role,
         "gate.reason": decision.reason,
         "gate.rule": RULE,
         **{f"gate.{key}": str(value) for key, value in decision.figures.items()},
     }
-    version = mlflow.register_model(model_uri, name, tags=tags).version
+
+
+def _move_alias(name, version, decision):
+    client = mlflow.MlflowClient()
+    client.set_registered_model_alias(name, decision.role, version)
     description = f"Registered as {decision.role}: {decision.reason}."
     client.update_model_version(name, version, description)
-    client.set_registered_model_alias(name, decision.role, version)
-    return version
 
 
 def make_champion(name, version):

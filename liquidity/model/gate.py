@@ -6,12 +6,14 @@ the champion's targets, and the candidate's test rows.
 """
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pandas as pd
 from sklearn.metrics import r2_score
+from sklearn.neighbors import KDTree
 
 from liquidity.contract import (
     CHALLENGER,
@@ -33,6 +35,10 @@ PROMOTE = ("auto", "always", "never")
 LEAST_ROWS = 100  # of each set
 LEAST_FIRST_ROWS = 30  # to test the first champion on
 UNLIKE = 0.01  # how far off the median ratio of two targets of the same row may be
+FAR, MOST_FAR = 2, 0.1  # the share of these ratios that may be beyond a factor
+SAME = 1e-3  # how far apart, as a share, volume, cap and price of the same row may be
+# Kolmogorov's statistic of that many independent values is below this / sqrt(n) in 99.9 %.
+KOLMOGOROV = 1.95
 RULE = (
     "auto: below the champion neither on its own test rows nor on the candidate's, of each at "
     f"least {LEAST_ROWS} that neither was trained on; the first champion and every forecast has to "
@@ -48,6 +54,7 @@ class Decision:
     promoted: bool
     reason: str
     figures: dict[str, float]
+    champion: str | None = None  # the version that was champion then
 
     @property
     def role(self):
@@ -58,8 +65,8 @@ class Decision:
 def decide(model_uri, table, metrics, *, horizon, name, promote, split):
     """Compare the candidate with its baselines and with the champion.
 
-    `table` is the cleaned table with its column `set`, `metrics` those of the test rows. With
-    split=coin a row is new to a model only if its coin is.
+    `table` is the cleaned table with its column `set`, `metrics` those of the test rows, `split`
+    what separates them from the rows that trained.
     """
     if promote == "never":
         return Decision(False, "promote=never", {})
@@ -71,8 +78,13 @@ def decide(model_uri, table, metrics, *, horizon, name, promote, split):
             decision = _below_baselines(table, metrics, horizon, first=champion is None)
             decision = decision or _decide(model_uri, champion, table, horizon, split)
         # A comparison takes a second, in which another training may have moved the alias.
-        if _number(champion_version(name)) == _number(champion):
-            return decision
+        if champion_number(name) == _number(champion):
+            return replace(decision, champion=_number(champion))
+
+
+def champion_number(name):
+    """The number of the version that is champion now, or None."""
+    return _number(champion_version(name))
 
 
 def _always(champion):
@@ -93,6 +105,14 @@ def _below_baselines(table, metrics, horizon, *, first):
     baselines = ["har_test_r2"] if horizon else []
     if first:
         baselines = ["har_test_r2", "persistence_test_r2"] if horizon else ["mean_test_r2"]
+    if first and not horizon and metrics["mean_test_r2"] < metrics["test_r2"] <= 0:
+        # One absurd row among those that train, and their mean is no bar at all.
+        return Decision(
+            False,
+            f"test r2 {metrics['test_r2']:.4f} is not above 0, that of the test rows' own mean; "
+            f"{CURE}",
+            {"test_r2": metrics["test_r2"]},
+        )
     for baseline in baselines:
         if not metrics["test_r2"] > metrics[baseline]:
             return Decision(
@@ -118,19 +138,20 @@ def _decide(model_uri, champion, table, horizon, split):
 def _compare(model_uri, champion, table, horizon, split, against):
     with tempfile.TemporaryDirectory() as folder:
         theirs = read_table(champion.run_id, Path(folder), horizon=horizon)
-    off = _targets_off(table, theirs)
-    if off is not None and not abs(off - 1) <= UNLIKE:
+    ratios = _target_ratios(table, theirs)
+    off, far = _unlike(ratios)
+    if abs(off - 1) > UNLIKE or far > MOST_FAR:
         return Decision(
             False,
-            f"its targets are {off:.4g} times those of {against} for the same coins and dates; "
-            f"{CURE}",
-            {"target_ratio": off},
+            f"its targets are {off:.4g} times those of {against} for the same coins and dates (the "
+            f"median), and {far:.0%} are off by more than a factor of {FAR}; {CURE}",
+            {"target_ratio": off, "targets_far_off": far},
         )
-    by = [COIN] if split == "coin" and not horizon else KEYS
     sets = {"champion's": theirs, "candidate's": table}
-    new = _new_to_both(sets, by)
-    shared = theirs.set_index(KEYS).index.isin(table.set_index(KEYS).index).mean()
-    if horizon and not new["champion's"].any() and shared >= 0.5 and off is not None:
+    splits = {"date"} if horizon else {split, _split_of(champion)}
+    new = _new_to_both(sets, splits, horizon)
+    shared = len(ratios) / theirs[TARGET].notna().sum()
+    if horizon and not new["champion's"].any() and shared >= 0.5:
         # Later training has used up the champion's test rows; its targets agree.
         del sets["champion's"]
     short = [owner for owner in sets if new[owner].sum() < LEAST_ROWS]
@@ -140,6 +161,15 @@ def _compare(model_uri, champion, table, horizon, split, against):
             f"only {new[short[0]].sum()} rows are new to both it and {against} among the "
             f"{short[0]} test rows, and fewer than {LEAST_ROWS} decide nothing; {CURE}",
             {"rows": int(new[short[0]].sum())},
+        )
+    if "champion's" in sets and (apart := _apart(theirs, new["champion's"])):
+        left = int(new["champion's"].sum())
+        return Decision(
+            False,
+            f"the {left} of the champion's test rows that are new to it are unlike the others "
+            f"(Kolmogorov's statistic of their liquidity is {apart:.2f}), and decide nothing; "
+            f"{CURE}",
+            {"champions_rows": left, "champions_rows_apart": apart},
         )
     models = {
         "candidate": load_model(model_uri),
@@ -162,27 +192,73 @@ def _compare(model_uri, champion, table, horizon, split, against):
     return Decision(not worse, f"{verdict}: {', '.join(told)}", figures)
 
 
-def _targets_off(table, theirs):
-    """The median ratio of the targets of rows that both tables have, or None where they share none.
+def _target_ratios(table, theirs):
+    """The ratios of the targets of rows that both tables have, of shape (rows of both,).
 
     Liquidity next to nothing has ratios that say nothing, so EPSILON is added.
     """
     both = table[[*KEYS, TARGET]].merge(theirs[[*KEYS, TARGET]], on=KEYS).dropna()
-    if both.empty:
-        return None
-    return float(((both[f"{TARGET}_x"] + EPSILON) / (both[f"{TARGET}_y"] + EPSILON)).median())
+    ratios = (both[f"{TARGET}_x"] + EPSILON) / (both[f"{TARGET}_y"] + EPSILON)
+    return ratios.to_numpy(float)
 
 
-def _new_to_both(sets, by):
-    """Which test rows of each table neither model was trained on, booleans of shape (rows,)."""
+def _unlike(ratios):
+    """The median of the ratios, and the share of those that are beyond the factor FAR."""
+    if not len(ratios):
+        return 1.0, 0.0
+    return float(np.median(ratios)), float((np.abs(np.log(ratios)) > np.log(FAR)).mean())
+
+
+def _split_of(version):
+    """What separates the test rows of a version's run; None where the run does not say."""
+    data = mlflow.MlflowClient().get_run(version.run_id).data
+    return data.tags.get("resolved.split") or data.params.get("split")
+
+
+def _new_to_both(sets, splits, horizon):
+    """Which test rows of each table neither model was trained on, booleans of shape (rows,).
+
+    By the stricter one of the two splits: a candidate could choose one that lets it train on the
+    champion's test coins, a day earlier or later.
+    """
     new = {owner: (rows["set"] == "test").to_numpy(copy=True) for owner, rows in sets.items()}
-    for names in (by, [VOLUME, MARKET_CAP, PRICE]):
-        keys = {owner: pd.MultiIndex.from_frame(rows[names]) for owner, rows in sets.items()}
-        for trained, rows in sets.items():
-            seen = keys[trained][rows["set"] == "train"]
-            for owner in sets:
-                new[owner] &= ~keys[owner].isin(seen)
+    for trained in sets.values():
+        seen = trained[trained["set"] == "train"]
+        for owner, rows in sets.items():
+            new[owner][new[owner]] = ~_known(rows[new[owner]], seen, splits, horizon)
     return new
+
+
+def _known(rows, seen, splits, horizon):
+    """Which rows a model that was trained on the rows `seen` knows, booleans of shape (rows,)."""
+    known = pd.MultiIndex.from_frame(rows[KEYS]).isin(pd.MultiIndex.from_frame(seen[KEYS]))
+    if "coin" in splits:
+        known |= rows[COIN].isin(seen[COIN]).to_numpy()
+    if "date" in splits:  # days around a row tell what came after it
+        last = rows[COIN].map(seen.groupby(COIN)[DATE].max())
+        known |= (rows[DATE] <= last + pd.Timedelta(days=horizon)).to_numpy()
+    if len(rows) and len(seen):
+        # The same row under another name, rounded otherwise.
+        logs = [
+            np.nan_to_num(np.log(np.maximum(each[[VOLUME, MARKET_CAP, PRICE]], 1e-12)), nan=-99)
+            for each in (seen, rows)
+        ]
+        distance, _ = KDTree(logs[0], metric="chebyshev").query(logs[1])
+        known |= distance[:, 0] <= SAME
+    return known
+
+
+def _apart(rows, new):
+    """How far the targets of the test rows that are left are from those of all, by Kolmogorov's
+    statistic; 0 where that can be chance, days of a coin counting once.
+
+    A candidate that was trained on the hard ones would be examined by the easy ones.
+    """
+    y = np.sort(rows.loc[rows["set"] == "test", TARGET].to_numpy(float))
+    left = np.sort(rows.loc[new, TARGET].to_numpy(float))
+    shares = [np.searchsorted(each, y, side="right") / len(each) for each in (y, left)]
+    apart = float(np.abs(shares[0] - shares[1]).max())
+    return apart if apart > KOLMOGOROV / np.sqrt(rows.loc[new, COIN].nunique()) else 0.0
 
 
 def _scores(model, rows, chosen, horizon):

@@ -18,6 +18,19 @@ def print_read(console, cleaning):
         console.print(f"Warning: {warning}", style="yellow", markup=False, soft_wrap=True)
 
 
+def print_destination(console, destination):
+    """Which store the runs go to, and where their files."""
+    files = (
+        "where its server keeps them" if destination.files is None else f"to {destination.files}"
+    )
+    console.print(
+        f"Runs go to {destination.store}, their files {files}",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+
+
 def print_split(console, training, test):
     """How the rows are split."""
     console.print(

@@ -1,11 +1,9 @@
 """What a crash left in the store: open runs to close, finished trials to take over."""
 
-import socket
-
 import mlflow
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from liquidity.processes import is_alive, process_tag
+from liquidity.processes import is_alive, is_here, process_tag
 from liquidity.runs.records import (
     PROCESS,
     SEARCH_KEY,
@@ -68,34 +66,57 @@ def finished_trials(key, *, folds):
 def close_dead_runs(key):
     """End the runs that a killed training left RUNNING; returns sentences on what was found.
 
-    A run of this machine is dead when its process is gone; one of another machine, with this
-    search key, when it has written nothing for a day. No living run is touched.
+    A run of this machine, boot and container is dead when its process is gone. Of others nothing
+    can be seen but that a run, of this search or of a list of horizons, is silent for a day. No
+    living run is touched.
     """
     client = mlflow.MlflowClient()
-    host = socket.gethostname()
     notes = []
-    for run in search_runs(f"tags.{PROCESS} LIKE '{host}/%' and attributes.status = 'RUNNING'"):
-        is_child = MLFLOW_PARENT_RUN_ID in run.data.tags
-        if not is_alive(run.data.tags[PROCESS]):
-            end_run(client, run, "FAILED")
-            if SEARCH_KEY in run.data.tags:  # trials of its own, and a model
-                end_unfinished(client, run, "FAILED")
-            if not is_child:
-                notes.append(f"Run {run.info.run_id} was killed; it is FAILED now.")
-        elif run.data.tags.get(SEARCH_KEY) == key and run.data.tags[PROCESS] != process_tag():
-            notes.append(f"Run {run.info.run_id} is doing this search too.")
-    for run in search_runs(f"tags.{SEARCH_KEY} = '{key}' and attributes.status = 'RUNNING'"):
-        if run.data.tags.get(PROCESS, "").startswith(f"{host}/"):
-            continue
-        children = children_of(client, run)
-        seen = max([run.info.start_time, *(child.info.end_time or 0 for child in children)])
-        if now() - seen > 1000 * SILENT_SECONDS:
-            end_run(client, run, "FAILED")
-            end_unfinished(client, run, "FAILED")
-            notes.append(f"Run {run.info.run_id} was silent for a day; it is FAILED now.")
-        else:
-            notes.append(f"Run {run.info.run_id} of another machine is doing this search too.")
+    for run in search_runs(f"tags.{PROCESS} LIKE '%' and attributes.status = 'RUNNING'"):
+        run_id, tags = run.info.run_id, run.data.tags
+        same_search = tags.get(SEARCH_KEY) == key
+        if is_here(tags[PROCESS]):
+            if not is_alive(tags[PROCESS]):
+                _fail(client, run)
+                if MLFLOW_PARENT_RUN_ID not in tags:
+                    notes.append(f"Run {run_id} was killed; it is FAILED now.")
+            elif same_search and tags[PROCESS] != process_tag():
+                notes.append(f"Run {run_id} is doing this search too.")
+        elif same_search or _is_list(run):
+            if now() - _last_seen(client, run) > 1000 * SILENT_SECONDS:
+                _fail(client, run)
+                notes.append(f"Run {run_id} was silent for a day; it is FAILED now.")
+            elif same_search:
+                notes.append(
+                    f"Run {run_id} of another machine or container, or from before a restart, is "
+                    "doing this search too."
+                )
     return notes
+
+
+def _fail(client, run):
+    """End the run and what is open within it: horizons, trials and models."""
+    end_run(client, run, "FAILED")
+    if not _is_trial(run):
+        for child in children_of(client, run, "attributes.status = 'RUNNING'"):
+            _fail(client, child)
+        end_unfinished(client, run, "FAILED")
+
+
+def _last_seen(client, run):
+    """When the run, its trials or those of its horizons began or ended last, in ms."""
+    seen = [run.info.start_time, run.info.end_time or 0]
+    if not _is_trial(run):
+        seen += [_last_seen(client, child) for child in children_of(client, run)]
+    return max(seen)
+
+
+def _is_trial(run):
+    return MLFLOW_PARENT_RUN_ID in run.data.tags and SEARCH_KEY not in run.data.tags
+
+
+def _is_list(run):
+    return MLFLOW_PARENT_RUN_ID not in run.data.tags and SEARCH_KEY not in run.data.tags
 
 
 def _trial(child, folds):

@@ -4,6 +4,7 @@ import fcntl
 import logging
 import os
 import re
+import time
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from liquidity.errors import TrackingError, first_line
 
 # What MLflow makes of the status codes 401 and 403.
 REFUSED = ("UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED", "PERMISSION_DENIED")
+LOCK_SECONDS = 60  # for another job to make a new store
+NOTICE_SECONDS = 3  # of waiting in silence
+logger = logging.getLogger(__name__)
 
 
 def quieten_mlflow():
@@ -35,25 +39,50 @@ def check_store():
     uris = dict.fromkeys([mlflow.get_tracking_uri(), mlflow.get_registry_uri()])
     try:
         with ExitStack() as stack:
+            # Of two jobs that make the same new store at once, MLflow's migrations fail one.
+            for folder in sorted({file.parent for uri in uris if (file := _sqlite_file(uri))}):
+                stack.enter_context(_locked_folder(folder))
             for uri in uris:
-                stack.enter_context(_checked_sqlite(uri))
+                if _sqlite_file(uri):
+                    _make_sqlite(uri)
+                    _check_sqlite(uri)
             stack.enter_context(brief_requests())
             client = mlflow.MlflowClient()
             client.search_experiments(max_results=1)
             client.search_registered_models(max_results=1)
     except Exception as error:  # from SQLAlchemy, sqlite3, the file system or HTTP
         where = f"The MLflow store at {' and '.join(uris)}"
-        if schemas := re.search(r"found version (\w+), but expected (\w+)", str(error)):
-            raise TrackingError(f"{where} {_other_schema(*schemas.groups())}") from error
-        if getattr(error, "error_code", None) in REFUSED:
-            raise TrackingError(
-                f"{where} does not let you in: {first_line(error)}. If it asks for passwords, set "
-                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
-            ) from error
-        raise TrackingError(
-            f"{where} cannot be used: {first_line(error)}. Start the server, make the file "
-            "writable, or set MLFLOW_TRACKING_URI to a store that works."
-        ) from error
+        raise TrackingError(without_passwords(f"{where} {_what_is_wrong(error)}")) from error
+
+
+def without_passwords(text):
+    """A text with *** for the password of each URI in it."""
+    return re.sub(r"(://[^\s:/@]*):[^\s/]*@", r"\1:***@", text)
+
+
+def _what_is_wrong(error):
+    """The end of a sentence on a store that cannot be used, and what to do."""
+    if schemas := re.search(r"found version (\w+), but expected (\w+)", str(error)):
+        return _other_schema(*schemas.groups())
+    if getattr(error, "error_code", None) in REFUSED:
+        return (
+            f"does not let you in: {first_line(error)}. If it asks for passwords, set "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
+        )
+    if is_locked(error):
+        return (
+            "is locked by another program that writes to it: wait until that is done, or set "
+            "MLFLOW_TRACKING_URI to another store."
+        )
+    return (
+        f"cannot be used: {first_line(error)}. Start the server, make the file writable, or set "
+        "MLFLOW_TRACKING_URI to a store that works."
+    )
+
+
+def is_locked(error):
+    """Whether another program holds the SQLite file that this error speaks of."""
+    return first_line(error) == "database is locked"
 
 
 def _other_schema(found, expected):
@@ -83,32 +112,70 @@ def brief_requests():
         yield
 
 
-@contextmanager
-def _checked_sqlite(uri):
-    """Write to an SQLite store and take it back; SQLite locks a read-only one without a word.
-
-    Until the with block ends the store's folder is locked: of two jobs that make the same new
-    store at once, MLflow's migrations fail one.
-    """
+def _sqlite_file(uri):
+    """The file of an SQLite store whose folder exists, else None: MLflow makes the folder."""
     if not uri.startswith("sqlite:"):
-        yield
-        return
+        return None
+    path = Path((sqlalchemy.make_url(uri).database or "").removeprefix("file:"))
+    return path if path.parent.exists() else None
+
+
+def _check_sqlite(uri):
+    """Write to an SQLite store and take it back; SQLite locks a read-only one without a word."""
     engine = sqlalchemy.create_engine(uri, connect_args={"timeout": 5})
-    path = Path((engine.url.database or "").removeprefix("file:"))
-    if not path.parent.exists():  # MLflow makes a folder that is missing, or fails at once
-        yield
+    with closing(engine.raw_connection()) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("CREATE TABLE can_it_be_written (x)")
+        connection.rollback()
+    engine.dispose()
+
+
+def _make_sqlite(uri):
+    """Make a new SQLite store beside its place, and give it its name when it is complete: MLflow
+    cannot go on from tables that a killed process has left half made.
+    """
+    address = sqlalchemy.make_url(uri)
+    path = _sqlite_file(uri)
+    if address.query or path.exists():
         return
-    folder = os.open(path.parent, os.O_RDONLY)
+    new = path.with_name(f".{path.name}.new")
+    new.unlink(missing_ok=True)
+    unfinished = f"sqlite:///{new}"
+    mlflow.MlflowClient(unfinished, unfinished).search_experiments(max_results=1)
+    new.replace(path)
+
+
+@contextmanager
+def _locked_folder(folder):
+    """Hold a lock on the folder; raises TimeoutError where another process keeps it for long."""
+    number = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        with closing(engine.raw_connection()) as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            connection.execute("CREATE TABLE can_it_be_written (x)")
-            connection.rollback()
-        engine.dispose()
+        started, said = time.monotonic(), False
+        while not _lock(number):
+            waited = time.monotonic() - started
+            if waited > LOCK_SECONDS:
+                raise TimeoutError(
+                    f"another process has kept the folder {folder} locked (flock) for "
+                    f"{LOCK_SECONDS} s; end it or wait for it"
+                )
+            if waited > NOTICE_SECONDS and not said:
+                said = True
+                logger.warning("Waiting for another process that has locked the folder %s.", folder)
+            time.sleep(0.1)
         yield
     finally:
-        os.close(folder)
+        os.close(number)
+
+
+def _lock(number):
+    """Whether the open folder is locked now; some file systems know no locks and do without."""
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 @contextmanager

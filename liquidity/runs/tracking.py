@@ -1,11 +1,12 @@
 """The experiment in MLflow: one parent run, and a child run per trial."""
 
 import os
+import time
 from contextlib import contextmanager, suppress
 
 import mlflow
 import pandas as pd
-from mlflow.entities import Metric, Param, RunStatus
+from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
@@ -23,6 +24,8 @@ from liquidity.runs.records import (
 )
 from liquidity.search.grid import ranks
 
+KEPT = "Finished trials are kept: the same command goes on from them."
+PATIENCE_SECONDS = 4 * 60  # as long as MLflow's client tries a server
 # How a trial's run is called, by the params that it has.
 TRIAL_NAMES = {
     "n_estimators": "{} trees",
@@ -37,7 +40,7 @@ TRIAL_NAMES = {
 def parent_run(*, experiment, params, tags, outer=None):
     """The job's run: FINISHED, or KILLED after Ctrl-C and SIGTERM, or FAILED, never RUNNING;
     what was being written then, a trial or the model, ends with it. Where the server is gone,
-    the next job's `close_dead_runs` ends it.
+    the next job's `close_dead_runs` ends it. An error takes the note KEPT along where it is true.
 
     Under `mlflow run` it is the run that MLflow made, in the experiment that it chose. With an
     `outer` run, the one of a list of horizons, it is a run within that one.
@@ -50,31 +53,43 @@ def parent_run(*, experiment, params, tags, outer=None):
         if "MLFLOW_RUN_ID" not in os.environ:
             mlflow.set_experiment(experiment)
         run = mlflow.start_run(tags=tags)
-    status = RunStatus.FAILED
     try:
         # `mlflow run` has logged its parameters already, as typed; a param cannot be changed.
         mlflow.log_params({k: v for k, v in params.items() if k not in run.data.params})
         yield run
-        status = RunStatus.FINISHED
-    except KeyboardInterrupt:
-        status = RunStatus.KILLED
+    except BaseException as error:
+        kept = True
+        # Perhaps for want of the server: the first error is the one to tell, and soon.
+        with store.brief_requests(), suppress(MlflowException):
+            _end_job(run, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+            kept = bool(children_of(mlflow.MlflowClient(), run, "attributes.status = 'FINISHED'"))
+        if kept and KEPT not in getattr(error, "__notes__", ()):
+            error.add_note(KEPT)
         raise
-    finally:
-        if status == RunStatus.FINISHED:
-            _end_job(run, status)
-        else:  # perhaps for want of the server: the first error is the one to tell, and soon
-            with store.brief_requests(), suppress(MlflowException):
-                _end_job(run, status)
+    _end_job(run, "FINISHED")
 
 
 def _end_job(run, status):
-    client, ended = mlflow.MlflowClient(), RunStatus.to_string(status)
-    mlflow.end_run(ended)
+    client = mlflow.MlflowClient()
+    mlflow.end_run(status)
     if now() < run.info.start_time:  # the clock was set back meanwhile
-        end_run(client, run, ended)
+        end_run(client, run, status)
     # Beside a finished search only a run whose creation was sent twice can be left open: the
     # server had died before it could answer the first time.
-    end_unfinished(client, run, "KILLED" if status == RunStatus.KILLED else "FAILED")
+    end_unfinished(client, run, "KILLED" if status == "KILLED" else "FAILED")
+
+
+def _patiently(write, *args, **options):
+    """Call `write`, and again while another program has an SQLite store locked, which MLflow waits
+    20 s for. Of a server its client does as much by itself.
+    """
+    started = time.monotonic()
+    while True:
+        try:
+            return write(*args, **options)
+        except MlflowException as error:
+            if not store.is_locked(error) or time.monotonic() - started > PATIENCE_SECONDS:
+                raise
 
 
 def log_trial(parent, trial, *, resumed_from=None):
@@ -94,13 +109,14 @@ def log_trial(parent, trial, *, resumed_from=None):
         **{k: v for k, v in parent.data.tags.items() if k in ("mlflow.user", "mlflow.source.name")},
         **({RESUMED_FROM: resumed_from} if resumed_from else {}),
     }
-    child = client.create_run(parent.info.experiment_id, start_time=start, tags=tags)
-    client.log_batch(
+    child = _patiently(client.create_run, parent.info.experiment_id, start_time=start, tags=tags)
+    _patiently(
+        client.log_batch,
         child.info.run_id,
         metrics=[Metric(key, value, end, 0) for key, value in trial.metrics.items()],
         params=[Param(key, str(value)) for key, value in trial.params.items()],
     )
-    client.set_terminated(child.info.run_id, end_time=end)
+    _patiently(client.set_terminated, child.info.run_id, end_time=end)
 
 
 def log_ranks(parent, trials):

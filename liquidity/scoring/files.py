@@ -1,8 +1,6 @@
 """A file of any size, block by block: read it, score it, write it beside its name."""
 
-import fcntl
 import gzip
-import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +15,7 @@ import pyarrow.parquet as pq
 from pyarrow import csv
 
 from liquidity.errors import MarketDataError
+from liquidity.output import replaced, unchanged
 from liquidity.scoring.blocks import add_scores, csv_header, csv_lines, find_inputs, parse_inputs
 
 SUFFIXES = (".csv", ".csv.gz", ".parquet")  # what can be written too
@@ -47,8 +46,9 @@ def score_file(
     """
     blocks = rows = 0
     with ExitStack() as stack:
+        file = stack.enter_context(replaced(target, overwrite=overwrite))
+        stack.enter_context(unchanged(source))
         opened = open_source(source)
-        file = stack.enter_context(_replaced(target, overwrite))
         positions = find_columns(opened.names, model.features, source, model.optional)
 
         def parse(first_row, block):
@@ -111,11 +111,12 @@ def _in_threads(function, items, threads):
 
 def read_history(model, source, history):
     """Take up the days of a file whose output is there already."""
-    opened = open_source(source)
-    positions = find_columns(opened.names, model.features, source, model.optional)
-    for first_row, block in _numbered(opened.blocks):
-        X, _ = parse_inputs(block, positions, model, history.coins)
-        history.take(model, X, source, first_row)
+    with unchanged(source):
+        opened = open_source(source)
+        positions = find_columns(opened.names, model.features, source, model.optional)
+        for first_row, block in _numbered(opened.blocks):
+            X, _ = parse_inputs(block, positions, model, history.coins)
+            history.take(model, X, source, first_row)
 
 
 def find_columns(names, needed, source, optional=()):
@@ -137,12 +138,6 @@ def _refuse_text(source, block, wrong, positions, model, first_row):
             f"{source}, row {first_row + row + 2}, column {model.features[column]}: expected a "
             f"number, got {value!r}: correct it, or empty the cell to have the row marked instead."
         )
-
-
-def refuse_existing(target, overwrite):
-    """Raise MarketDataError for an output that exists and is not to be replaced."""
-    if target.exists() and not overwrite:
-        raise MarketDataError(f"{target}: exists; use --overwrite to replace it.")
 
 
 def open_source(path):
@@ -231,38 +226,3 @@ def _writer(target, file, schema):
     ):
         f.write(csv_header(schema.names))
         yield lambda block: f.write(csv_lines(block))
-
-
-@contextmanager
-def _replaced(target, overwrite):
-    """A file beside `target` to write to, which takes its name when the block ends well.
-
-    A kill leaves the file beside it, `.NAME.partial`; the next one to write `target` uses it up.
-    """
-    partial = target.with_name(f".{target.name}.partial")
-    with _locked(partial, target) as file:
-        try:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-            refuse_existing(target, overwrite)
-            partial.replace(target)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
-
-
-def _locked(partial, target):
-    """`partial`, empty, opened for writing, and not by another process."""
-    while True:
-        file = os.fdopen(os.open(partial, os.O_RDWR | os.O_CREAT, 0o666), "wb")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            raise MarketDataError(f"{target}: another process is writing it.") from None
-        # The other process may have finished, and what was opened here be its output.
-        if partial.exists() and partial.stat().st_ino == os.fstat(file.fileno()).st_ino:
-            file.truncate()
-            return file
-        file.close()

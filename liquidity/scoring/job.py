@@ -14,7 +14,9 @@ from liquidity.data.readers import column_name
 from liquidity.errors import MarketDataError, SettingsError
 from liquidity.executors import LOCAL, add_scheduler_option
 from liquidity.model.loading import fetched_model
+from liquidity.output import behind_links, refuse_existing
 from liquidity.progress import rows_progress
+from liquidity.runs.destination import check_files
 from liquidity.runs.store import check_store, quieten_mlflow
 from liquidity.scoring.blocks import unscored
 from liquidity.scoring.files import (
@@ -22,7 +24,6 @@ from liquidity.scoring.files import (
     find_columns,
     open_source,
     read_history,
-    refuse_existing,
     score_file,
 )
 from liquidity.scoring.history import History
@@ -77,6 +78,7 @@ def score(args, console):
     coverage = None
     if missing:
         check_store()
+        check_files(args.model_uri)
         with fetched_model(args.model_uri) as (model, folder):
             check_headers(missing, [*model.features, COIN] if args.top else model.features)
             history = History(day_shift=args.day_shift) if model.optional else None
@@ -121,8 +123,9 @@ def plan(input, output, *, overwrite):
                     f"{path}: unknown kind of file; expected a name that ends in "
                     f"{', '.join(SUFFIXES)}."
                 )
-        if not target.parent.is_dir():
-            raise MarketDataError(f"{target.parent}: no such folder: make it first.")
+        folder = behind_links(target).parent
+        if not folder.is_dir():
+            raise MarketDataError(f"{folder}: no such folder: make it first.")
         if target.exists() and target.samefile(source):
             raise MarketDataError(f"{target}: is the input; write to another name.")
         if not input.is_dir():  # of a folder, what is missing is done

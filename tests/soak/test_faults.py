@@ -6,9 +6,11 @@ Slow, so `make soak` runs it.
 import random
 import shutil
 import signal
+import sqlite3
 import subprocess
 import time
 from collections import Counter
+from contextlib import closing
 
 import pytest
 from mlflow.entities import LoggedModelStatus
@@ -40,6 +42,7 @@ LONG = ["--data", str(SAMPLE), "--n-estimators", "50,100,150"]
 WIDE = ["--data", str(SAMPLE), "--n-estimators", "20,40", "--min-samples-split", "2,3,4,5,6,7"]
 KILLS = 2 if SHORT else 20
 OUTAGE = 8 if SHORT else 20  # seconds
+LOCKED = 45  # seconds
 
 
 def assert_whole(job, expected):
@@ -189,6 +192,22 @@ def test_a_server_that_stays_away_ends_the_job_and_loses_no_trial(over_http, mon
     assert len(taken) >= 3
     assert_whole(job, job.scores(parent))
     print(f"server gone for good: clear error, run again: {len(taken)} trials taken over, 0 lost")
+
+
+@full_only
+def test_a_store_that_another_program_has_locked_costs_no_trial(store, tmp_path):
+    """For longer than MLflow waits for SQLite, which is 20 s."""
+    job = Job(tmp_path, *LONG)
+    process = job.start()
+    wait_for_trials(job, 3)
+    with closing(sqlite3.connect(tmp_path / "mlflow.db", timeout=30, isolation_level=None)) as lock:
+        lock.execute("BEGIN IMMEDIATE")
+        time.sleep(LOCKED)
+    output = finish(process)
+    (parent,) = job.finished()
+    assert "MLflow does not answer" in output
+    assert_whole(job, job.scores(parent))
+    print(f"store locked for {LOCKED} s: {TRIALS} trials, 0 lost, 0 twice")
 
 
 @full_only

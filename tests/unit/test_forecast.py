@@ -80,17 +80,17 @@ def test_the_table_keeps_its_sets_with_an_embargo_between_them(use, tmp_path):
 @pytest.mark.soak
 def test_a_list_goes_on_with_the_horizon_that_was_interrupted(store, panel, monkeypatch, tmp_path):
     arguments = ["--data", str(panel[1]), "--horizon", "1,7", *SMALL_FORECAST]
-    register = train.registry.register
+    register = train.registry.decide_and_register
 
     def stop(*args, **options):
         if options["name"].endswith("-7d"):
             raise KeyboardInterrupt
         return register(*args, **options)
 
-    monkeypatch.setattr(train.registry, "register", stop)
+    monkeypatch.setattr(train.registry, "decide_and_register", stop)
     assert train.main(arguments) == 130
     assert {run.info.status for run in all_runs(store)} == {"FINISHED", "KILLED"}
-    monkeypatch.setattr(train.registry, "register", register)
+    monkeypatch.setattr(train.registry, "decide_and_register", register)
     assert train.main(arguments) == 0
     assert store.get_model_version_by_alias("crypto-liquidity-1d", "champion").version == 1
     assert store.get_model_version_by_alias("crypto-liquidity-7d", "champion").version == 1

@@ -1,16 +1,18 @@
 """Versions, aliases and the gate, in a real registry."""
 
+from functools import partial
 from pathlib import Path
 
 import mlflow
 import numpy as np
+import pandas as pd
 import pytest
 from support import NAME, log_same_day
 
 from liquidity import registry
 from liquidity.contract import CLEANED_DATA
 from liquidity.data.table import inputs_and_target
-from liquidity.model.gate import Decision, _decide, decide
+from liquidity.model.gate import Decision, _decide, _known, decide
 from liquidity.search.pipeline import build_pipeline, with_forest_params
 
 # Metrics of a candidate that is worth more than what needs no model.
@@ -30,11 +32,12 @@ def add_version(table, *, promote="auto", split="coin", metrics=BETTER, **params
     params = {"n_estimators": 10} | params
     pipeline = with_forest_params(build_pipeline(random_state=0), **params)
     fitted = pipeline.fit(*inputs_and_target(training))
-    with mlflow.start_run():
+    with mlflow.start_run(tags={"resolved.split": split}):
         mlflow.log_text(table.to_csv(index=False), CLEANED_DATA)
         uri = log_same_day(fitted, training)
-        decision = decide(uri, table, metrics, horizon=0, name=NAME, promote=promote, split=split)
-        return decision, registry.register(uri, decision, name=NAME)
+        options = {"horizon": 0, "name": NAME, "promote": promote, "split": split}
+        decided = partial(decide, uri, table, metrics, **options)
+        return registry.decide_and_register(uri, decided, name=NAME)
 
 
 def alias(store, name):
@@ -77,6 +80,29 @@ def test_a_champion_that_comes_during_the_comparison_is_compared_with(store, tab
     decision, _ = add_version(table, n_estimators=1)
     assert decision.reason.startswith(f"below champion version {first}")
     assert alias(store, "champion") == first
+
+
+def test_a_champion_that_comes_while_the_version_is_made_is_compared_with(
+    store, table, monkeypatch
+):
+    """The last moment: it was decided, and the alias would move next."""
+    _, first = add_version(table, promote="never")
+    make_version = mlflow.register_model
+
+    def slow(*args, **options):
+        version = make_version(*args, **options)
+        registry.make_champion(NAME, first)
+        return version
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mlflow, "register_model", slow)
+        decision, second = add_version(table, n_estimators=1)
+    assert decision.reason.startswith(f"below champion version {first}")
+    assert (alias(store, "champion"), alias(store, "challenger")) == (first, second)
+    found = store.get_model_version(NAME, second)
+    assert found.tags["gate.decision"] == "challenger"
+    assert found.tags["gate.reason"] == decision.reason
+    assert found.description == f"Registered as challenger: {decision.reason}."
 
 
 def test_a_worse_candidate_becomes_challenger_with_both_figures(store, table):
@@ -150,6 +176,86 @@ def test_a_file_of_calm_coins_does_not_become_champion(store, table):
     decision, _ = add_version(calm)
     assert not decision.promoted
     assert "on the champion's test rows" in decision.reason
+
+
+def test_a_candidate_cannot_choose_a_split_that_lets_it_learn_the_champions_test_coins(
+    store, table
+):
+    """A day earlier or later the same coin is nearly the same row."""
+    add_version(table)
+    last = table["date"] == table["date"].max()
+    decision, _ = add_version(table.assign(set=np.where(last, "test", "train")), split="random")
+    assert not decision.promoted
+    assert "only 0 rows are new to both" in decision.reason
+
+
+def test_days_around_a_test_row_are_no_way_to_know_it(store, table):
+    """A file without the champion's test days, split by date, would train on the days behind."""
+    third, last = sorted(table["date"].unique())[2:]
+    before = table[table["date"] < last]
+    add_version(before.assign(set=np.where(before["date"] < third, "train", "test")), split="date")
+    behind = table.assign(set=np.where(table["date"] == last, "train", "test"))
+    decision, _ = add_version(behind, split="date")
+    assert not decision.promoted
+    assert "rows are new to both" in decision.reason
+    assert decision.figures["rows"] == 1  # of a coin without the last day
+
+
+def test_a_forecast_knows_the_days_that_its_training_targets_came_from(table):
+    """Of the same coin; its last target lies a horizon behind its last row."""
+    days = pd.date_range("2026-01-01", periods=30)
+    rows = pd.concat([table.head(30).assign(coin=coin, date=days) for coin in ("A", "B")])
+    rows["price"] = np.arange(1.0, 61)
+    trained = rows[(rows["coin"] == "A") & (rows["date"] <= days[9])]
+    new = rows[~_known(rows, trained, {"date"}, 7)]
+    assert list(new.groupby("coin")["date"].min()) == [days[17], days[0]]
+
+
+def test_the_same_row_under_another_name_and_rounded_is_the_same_row(store, table):
+    """Another vendor's file, with ids as names: the champion's test rows, learned by heart."""
+    add_version(table)
+    rounded = table[["24h_volume", "mkt_cap", "price"]].map(lambda value: float(f"{value:.4g}"))
+    heart = table.assign(coin=table["coin"].str.lower(), **rounded)
+    heart["set"] = np.where(heart["set"] == "train", "test", "train")
+    decision, _ = add_version(heart)
+    assert not decision.promoted
+    assert "only 0 rows are new to both" in decision.reason
+
+
+def test_targets_that_are_changed_in_a_part_of_the_rows_are_refused(store, table):
+    """Whose median agrees: High coins alone, say, in another unit."""
+    add_version(table)
+    some = table["liquidity"].rank(pct=True) > 0.8
+    changed = table.assign(liquidity=table["liquidity"].where(~some, table["liquidity"] / 100))
+    decision, _ = add_version(changed)
+    assert not decision.promoted
+    assert decision.reason.startswith("its targets are 1 times those")
+    assert decision.figures["targets_far_off"] == pytest.approx(0.2, abs=0.02)
+
+
+def test_a_candidate_that_leaves_the_easy_rows_of_the_champions_exam_decides_nothing(store, table):
+    """By learning the hard ones it would choose what it is examined on."""
+    add_version(table)
+    calm = table.groupby("coin")["liquidity"].transform("max") < 0.05
+    hard = (table["set"] == "test") & ~calm
+    decision, _ = add_version(table.assign(set=np.where(hard, "train", table["set"])))
+    assert not decision.promoted
+    assert "test rows that are new to it are unlike the others" in decision.reason
+
+
+def test_another_seed_leaves_a_fair_part_of_the_champions_exam(store, table):
+    add_version(table, n_estimators=2)
+    number = table["coin"].str[-3:].astype(int)
+    other = table.assign(set=np.where(number % 3, "train", "test"))
+    decision, _ = add_version(other)
+    assert "on 200 of the champion's test rows" in decision.reason
+
+
+def test_an_absurd_row_to_learn_from_is_no_low_bar(store, table):
+    """The mean of the training rows is one then that anything is better than."""
+    decision, _ = add_version(table, metrics={"test_r2": -5.0, "mean_test_r2": -1e9})
+    assert not decision.promoted
+    assert "test r2 -5.0000 is not above 0" in decision.reason
 
 
 def test_a_first_champion_has_to_be_better_than_the_mean(store, table):

@@ -1,5 +1,7 @@
 """Whether the store can be used, and the model found in it."""
 
+import errno
+import fcntl
 import importlib.util
 import os
 import py_compile
@@ -26,6 +28,7 @@ from liquidity.contract import CHAMPION, MODEL_NAME
 from liquidity.errors import ModelError, TrackingError
 from liquidity.model.gate import Decision
 from liquidity.model.loading import SAME_DAY, champion_version, load_champion, load_model
+from liquidity.runs import store as runs_store
 from liquidity.runs.store import check_store
 
 COIN = (GOOD["24h_volume"], GOOD["mkt_cap"], GOOD["1h"], GOOD["price"])
@@ -50,6 +53,80 @@ def test_a_read_only_store_is_named(store, monkeypatch, tmp_path):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     with pytest.raises(TrackingError, match="readonly"):
         check_store()
+
+
+def test_a_store_that_another_program_writes_to_is_said_to_be_locked(store, tmp_path):
+    with closing(sqlite3.connect(tmp_path / "mlflow.db", isolation_level=None)) as database:
+        database.execute("BEGIN IMMEDIATE")
+        with pytest.raises(
+            TrackingError, match=r"mlflow\.db is locked by another program that wri"
+        ):
+            check_store()
+
+
+def test_a_folder_that_another_process_has_locked_is_waited_for_aloud(
+    store, tmp_path, monkeypatch, caplog
+):
+    """Silence for ever is what a lock of a backup looked like."""
+    monkeypatch.setattr(runs_store, "NOTICE_SECONDS", 0.2)
+    folder = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    timer = threading.Timer(1, os.close, [folder])
+    timer.start()
+    check_store()
+    assert f"Waiting for another process that has locked the folder {tmp_path}." in caplog.text
+    timer.join()
+    folder = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    monkeypatch.setattr(runs_store, "LOCK_SECONDS", 0.5)
+    with pytest.raises(TrackingError, match=f"kept the folder {tmp_path} locked .*; end it or wai"):
+        check_store()
+    os.close(folder)
+
+
+def test_a_new_store_appears_when_it_is_complete(tmp_path, monkeypatch):
+    """A job that was stopped while MLflow made the tables left a store that no job could use."""
+    code = "from liquidity.runs.store import check_store; check_store()"
+    environment = os.environ | {
+        "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db",
+        "PYTHONPATH": str(PROJECT),
+    }
+    with subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=environment) as job:
+        while not any(path.stat().st_size > 100_000 for path in tmp_path.glob("*")):
+            assert job.poll() is None
+            time.sleep(0.01)
+        job.kill()
+    assert not (tmp_path / "mlflow.db").exists()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    check_store()
+    assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
+
+
+def test_a_file_system_without_locks_is_done_without(store, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    check_store()
+
+
+def test_runs_and_models_in_two_files_of_a_folder_do_not_wait_for_each_other(
+    store, tmp_path, monkeypatch
+):
+    shutil.copy(tmp_path / "mlflow.db", tmp_path / "models.db")
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", f"sqlite:///{tmp_path}/models.db")
+    monkeypatch.setattr(runs_store, "LOCK_SECONDS", 2)
+    check_store()
+
+
+@pytest.mark.parametrize(
+    "uri", ["http://me:s3cret@127.0.0.1:9", "postgresql://me:s3cret@127.0.0.1:9/mlflow"]
+)
+def test_a_password_in_an_address_is_not_said(monkeypatch, uri):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(TrackingError, match=r"://me:\*\*\*@127") as caught:
+        check_store()
+    assert "s3cret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

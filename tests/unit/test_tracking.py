@@ -4,17 +4,21 @@ import math
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from contextlib import suppress
 
 import mlflow
+import psutil
 import pytest
+import sqlalchemy
 from mlflow.entities import LoggedModelStatus
+from mlflow.exceptions import MlflowException
 from support import PROJECT
 
-from liquidity.processes import _started, process_tag
+from liquidity.processes import _started, is_alive, place, process_tag
 from liquidity.runs import records, tracking
 from liquidity.runs.records import PROCESS, SEARCH_KEY, now
 from liquidity.runs.recovery import close_dead_runs, finished_trials
@@ -152,6 +156,45 @@ def test_params_that_mlflow_run_has_logged_are_left_alone(store, monkeypatch):
     assert store.get_run(made.info.run_id).data.params == {"cv": "'2.0'"}
 
 
+def locked(*_, **__):
+    error = MlflowException("(sqlite3.OperationalError) database is locked")
+    error.__cause__ = sqlalchemy.exc.OperationalError(
+        "INSERT", {}, sqlite3.OperationalError("database is locked")
+    )
+    raise error
+
+
+@pytest.mark.parametrize("name", ["create_run", "log_batch", "set_terminated"])
+def test_a_trial_waits_while_another_program_has_the_store_locked(store, monkeypatch, name):
+    """MLflow itself gives up after 20 s."""
+    write, refusals = getattr(mlflow.MlflowClient, name), iter([locked, locked])
+
+    def busy(*args, **options):
+        return next(refusals, write)(*args, **options)
+
+    with parent() as run, monkeypatch.context() as patch:
+        patch.setattr(mlflow.MlflowClient, name, busy)
+        log_trial(run, trial())
+    assert [child.info.status for child in children(store)] == ["FINISHED"]
+    monkeypatch.setattr(tracking, "PATIENCE_SECONDS", 0)
+    monkeypatch.setattr(mlflow.MlflowClient, name, locked)
+    with pytest.raises(MlflowException, match="locked"):
+        log_trial(run, trial())
+
+
+@pytest.mark.parametrize("trials", [[], [trial()]])
+def test_finished_trials_are_spoken_of_only_where_there_are_some(store, trials):
+    def fail():
+        with parent() as run:
+            for each in trials:
+                log_trial(run, each)
+            raise OSError("stop")
+
+    with pytest.raises(OSError, match="stop") as caught:
+        fail()
+    assert getattr(caught.value, "__notes__", []) == [tracking.KEPT] * len(trials)
+
+
 def test_doubles_come_back_with_every_bit(store):
     scores = (0.1 + 0.2, math.pi * 1e-300)
     interrupted(trial(scores=scores))
@@ -184,7 +227,7 @@ def test_runs_of_a_dead_process_are_closed(store):
 
 def test_runs_of_a_killed_but_unreaped_process_are_closed(store):
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    tag = f"{socket.gethostname()}/{process.pid}/{_started(process.pid)}"
+    tag = f"{place()}/{process.pid}/{_started(process.pid)}"
     run = store.create_run("0", tags=TAGS | {PROCESS: tag})
     close_dead_runs("abc")
     assert store.get_run(run.info.run_id).info.status == "RUNNING"
@@ -196,14 +239,14 @@ def test_runs_of_a_killed_but_unreaped_process_are_closed(store):
 
 
 def test_a_reused_process_id_is_not_mistaken_for_the_dead_one(store):
-    host, pid, started = process_tag().rsplit("/", 2)
-    run = store.create_run("0", tags=TAGS | {PROCESS: f"{host}/{pid}/{int(started) - 1}"})
+    here, pid, started = process_tag().rsplit("/", 2)
+    run = store.create_run("0", tags=TAGS | {PROCESS: f"{here}/{pid}/{int(started) - 1}"})
     close_dead_runs("abc")
     assert store.get_run(run.info.run_id).info.status == "FAILED"
 
 
 def test_a_living_training_of_the_same_search_is_named_and_left_alone(store):
-    tag = f"{socket.gethostname()}/{os.getppid()}/{_started(os.getppid())}"
+    tag = f"{place()}/{os.getppid()}/{_started(os.getppid())}"
     run = store.create_run("0", tags=TAGS | {PROCESS: tag})
     assert close_dead_runs("abc") == [f"Run {run.info.run_id} is doing this search too."]
     assert store.get_run(run.info.run_id).info.status == "RUNNING"
@@ -217,6 +260,74 @@ def test_a_run_of_another_machine_is_closed_after_a_day_of_silence(store, hours,
     (note,) = close_dead_runs("abc")
     assert run.info.run_id in note
     assert store.get_run(run.info.run_id).info.status == status
+
+
+def test_a_list_of_horizons_of_another_machine_is_closed_by_the_silence_of_all_its_trials(store):
+    """Nothing but the day tells that it is dead: it has no search key of its own."""
+    long_ago = now() - 25 * 3_600_000
+    elsewhere = {PROCESS: "elsewhere/b/1/1/1"}
+    lists = []
+    for start in (long_ago, now()):
+        outer = store.create_run("0", start_time=long_ago, tags=elsewhere)
+        within = elsewhere | {"mlflow.parentRunId": outer.info.run_id, SEARCH_KEY: "other"}
+        inner = store.create_run("0", start_time=long_ago, tags=within)
+        trial = store.create_run(
+            "0", start_time=start, tags={"mlflow.parentRunId": inner.info.run_id}
+        )
+        lists.append([outer, inner, trial])
+    close_dead_runs("abc")
+    statuses = [[store.get_run(run.info.run_id).info.status for run in each] for each in lists]
+    assert statuses == [["FAILED"] * 3, ["RUNNING"] * 3]
+
+
+@pytest.mark.parametrize("part", [0, 1, 2])
+def test_a_process_id_says_nothing_in_another_place(store, part):
+    """Host, boot and PID namespace: containers share the first two, and have a process 1 each."""
+    parts = process_tag().split("/")
+    parts[part] += "x"
+    parts[-1] = "1"  # no process here started then
+    run = store.create_run("0", tags=TAGS | {PROCESS: "/".join(parts)})
+    (note,) = close_dead_runs("abc")
+    assert "another machine or container" in note
+    assert store.get_run(run.info.run_id).info.status == "RUNNING"
+
+
+@pytest.mark.parametrize(("here", "there"), [("node_1", "node-1"), ("a%", "abc"), ("n", "N")])
+def test_hosts_are_compared_exactly(store, monkeypatch, here, there):
+    rest = process_tag().partition("/")[2].rpartition("/")[0]
+    run = store.create_run("0", tags=TAGS | {PROCESS: f"{there}/{rest}/1"})
+    monkeypatch.setattr(socket, "gethostname", lambda: here)
+    close_dead_runs("abc")
+    assert store.get_run(run.info.run_id).info.status == "RUNNING"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes PID namespaces")
+def test_a_training_is_left_alone_by_one_in_another_container_of_the_same_host(store):
+    """With a /proc of its own, in which the process is not to be seen."""
+    run = store.create_run("0", tags=TAGS | {PROCESS: process_tag()})
+    code = "from liquidity.runs.recovery import close_dead_runs; print(close_dead_runs('abc'))"
+    done = subprocess.run(
+        ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", code],
+        capture_output=True, text=True, check=True, env=os.environ | {"PYTHONPATH": str(PROJECT)},
+    )  # fmt: skip
+    assert f"Run {run.info.run_id} of another machine or container" in done.stdout
+    assert store.get_run(run.info.run_id).info.status == "RUNNING"
+
+
+def test_a_process_that_proc_hides_counts_as_living(monkeypatch):
+    """/proc can be mounted so that it does not show the processes of other users."""
+
+    def refuse(pid, number):
+        raise PermissionError
+
+    def hide(pid):
+        raise psutil.NoSuchProcess(pid)
+
+    tag = process_tag()
+    monkeypatch.setattr(psutil, "Process", hide)
+    assert not is_alive(tag)
+    monkeypatch.setattr(os, "kill", refuse)
+    assert is_alive(tag)
 
 
 def test_other_peoples_runs_are_never_touched(store):

@@ -27,6 +27,7 @@ from support import (
     parents,
     scores,
     wait_for_trials,
+    workers_of,
 )
 
 import train
@@ -234,6 +235,28 @@ def test_a_failure_on_the_way_marks_the_run_failed_and_registers_nothing(
     assert [parent.info.status for parent in parents(store)] == ["FAILED"]
     assert not store.search_registered_models()
     monkeypatch.undo()
+
+
+def test_a_failure_at_the_start_speaks_of_no_trials(store, monkeypatch, capsys):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(mlflow, "log_artifact", full)
+    assert train.main(SMALL) == 1
+    error = capsys.readouterr().err
+    assert error == "train.py: failed: OSError: [Errno 28] No space left on device.\n"
+
+
+def test_a_worker_that_is_killed_keeps_the_finished_trials(store, tmp_path):
+    job = Job(tmp_path, *LONG)
+    process = job.start()
+    wait_for_trials(job, 1)
+    os.kill(max(workers_of(process)), signal.SIGKILL)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1, output
+    assert output.splitlines()[-1].endswith(
+        "lower --n-jobs or the grid. Finished trials are kept: the same command goes on from them."
+    )
 
 
 def test_a_database_that_fails_on_the_way_is_one_message(store, tmp_path, monkeypatch, capfd):
