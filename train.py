@@ -1,7 +1,5 @@
 """The training job: snapshot files in, a tracked search and a registered champion out."""
 
-import argparse
-import re
 import sys
 from functools import partial
 
@@ -15,12 +13,14 @@ from liquidity.command import (
     Parser,
     add_day_shift_option,
     auto_or,
+    model_name,
+    parse_horizons,
     run,
     share,
     share_or_all,
     whole_number,
 )
-from liquidity.contract import FORECAST_FEATURES, LONGEST_HORIZON, MODEL_NAME, registered_name
+from liquidity.contract import FORECAST_FEATURES, MODEL_NAME, registered_name
 from liquidity.data.market import REQUIRED, read_market, trim_outliers
 from liquidity.data.table import digest
 from liquidity.errors import SettingsError
@@ -197,7 +197,7 @@ def parse_arguments(argv):
     add("--promote", choices=PROMOTE, default="auto")
     add("--resume", choices=("auto", "never"), default="auto", help="never: fit everything afresh")
     add("--experiment", default=EXPERIMENT, help="not used under `mlflow run`")
-    add("--model-name", type=_model_name, default=MODEL_NAME)
+    add("--model-name", type=model_name, default=MODEL_NAME)
     args = parser.parse_args(argv)
     if args.n_jobs == 0:
         parser.error("argument --n-jobs: expected -1 or a whole number >= 1, got 0")
@@ -212,33 +212,12 @@ def parse_arguments(argv):
     return args
 
 
-def parse_horizons(text):
-    """The horizons of a comma-separated list, in its order; raises SettingsError."""
-    horizons = [part.strip() for part in text.split(",")]
-    for part in horizons:
-        if not re.fullmatch(r"[0-9]{1,2}(\.0*)?", part) or float(part) > LONGEST_HORIZON:
-            raise SettingsError(
-                f"horizon: expected whole numbers of days from 0 to {LONGEST_HORIZON}, separated "
-                f"by commas, got {part!r} in {text!r}"
-            )
-    horizons = [int(float(part)) for part in horizons]
-    if len(set(horizons)) < len(horizons):
-        raise SettingsError(f"horizon: expected each number once, got {text!r}")
-    return horizons
-
-
 def _settings(args, horizon):
     """What `auto` stands for at this horizon."""
     defaults = {"split": "date", "max_samples": 0.1} if horizon else {}
     defaults = {"split": "coin", "max_samples": 1.0} | defaults
     given = {name: getattr(args, name) for name in defaults}
     return {name: defaults[name] if value == AUTO else value for name, value in given.items()}
-
-
-def _model_name(text):
-    if not text.strip() or set(text) & set("/:"):
-        raise argparse.ArgumentTypeError(f"expected a name without / and :, got {text!r}")
-    return text
 
 
 if __name__ == "__main__":

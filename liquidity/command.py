@@ -1,9 +1,19 @@
 """The command line of every job: options whose errors are one sentence, and one way to end."""
 
 import argparse
+import re
 import sys
 
-from liquidity.errors import BAD_INPUT, FAILED, OK, STOPPED, LiquidityError, first_line
+from liquidity.contract import LONGEST_HORIZON
+from liquidity.errors import (
+    BAD_INPUT,
+    FAILED,
+    OK,
+    STOPPED,
+    LiquidityError,
+    SettingsError,
+    first_line,
+)
 from liquidity.processes import stop_signals
 
 AUTO = "auto"  # an option whose default depends on others
@@ -95,6 +105,28 @@ def share_or_all(text):
 def auto_or(parse):
     """The argument type of values that `parse` takes, and of AUTO, which stays as it is."""
     return lambda text: text if text == AUTO else parse(text)
+
+
+def model_name(text):
+    """The argument type of names in the registry."""
+    if not text.strip() or set(text) & set("/:"):
+        raise argparse.ArgumentTypeError(f"expected a name without / and :, got {text!r}")
+    return text
+
+
+def parse_horizons(text):
+    """The horizons of a comma-separated list, in its order; raises SettingsError."""
+    horizons = [part.strip() for part in text.split(",")]
+    for part in horizons:
+        if not re.fullmatch(r"[0-9]{1,2}(\.0*)?", part) or float(part) > LONGEST_HORIZON:
+            raise SettingsError(
+                f"horizon: expected whole numbers of days from 0 to {LONGEST_HORIZON}, separated "
+                f"by commas, got {part!r} in {text!r}"
+            )
+    horizons = [int(float(part)) for part in horizons]
+    if len(set(horizons)) < len(horizons):
+        raise SettingsError(f"horizon: expected each number once, got {text!r}")
+    return horizons
 
 
 def _number(text):
