@@ -9,6 +9,7 @@ from mlflow.exceptions import MlflowException
 from liquidity.contract import COIN, DATE
 from liquidity.model.model import (
     EPSILON,
+    LARGEST_RATIO,
     NOT_ALLOWED,
     coin_number,
     day_number,
@@ -35,7 +36,7 @@ def forecast_alone(model, values, coin, date, threshold=None):
 
 def features_alone(volume, cap, day):
     """`history_features` of one row without a past, as a list: all its means are its own level."""
-    level, cap = np.log10([volume / cap + EPSILON, cap]).tolist()
+    level, cap = np.log10([min(volume / cap, LARGEST_RATIO) + EPSILON, cap]).tolist()
     unknown = [math.nan] * 5  # absd30, s7, dv1, dp1 and dp7
     return [0.0, level, math.nan, 0.0, 0.0, 0.0, 0.0, *unknown, cap, (day + 3) % 7]
 

@@ -60,6 +60,7 @@ HISTORY_FEATURES = (
     "dow",
 )  # fmt: skip
 DAYS = 90  # the day itself and the 89 before it
+LARGEST_RATIO = 1e290  # of a cap next to nothing; with what a forecast adds it stays finite
 EPSILON = 1e-3  # keeps the logarithm of a zero volume finite
 LONG_HISTORY = 30  # days from which on absd30 is taken at its word
 DECAY = 0.75  # a day's weight in ew7 is this to the power of its age
@@ -117,10 +118,10 @@ class Scorer:
         # {column: [lowest value, whether the lowest itself is allowed]}; all are finite and at
         # most `largest`.
         self.rules, self.largest = metadata["rules"], metadata["largest"]
-        # The rule "> lowest" is ">= a little more": a ratio to a smaller cap would be infinite.
+        # The rule "> lowest" is ">= the next number".
         self.lowest = np.array(
             [
-                low if included else low + 1e-200
+                low if included else np.nextafter(low, np.inf)
                 for low, included in (self.rules[name] for name in self.features)
             ]
         )
@@ -555,9 +556,8 @@ def logarithms(volume, cap, price):
     volume, cap, price = (np.asarray(values, np.float64) for values in (volume, cap, price))
     logs = np.empty((4, len(volume)))
     with np.errstate(all="ignore"):
-        logs[0] = volume / cap
-        known = (volume >= 0) & (cap > 0) & (cap < np.inf) & (logs[0] < np.inf)
-        logs[0] += EPSILON
+        known = (volume >= 0) & (volume < np.inf) & (cap > 0) & (cap < np.inf)
+        logs[0] = np.minimum(volume / cap, LARGEST_RATIO) + EPSILON
         logs[1] = volume + 1
         logs[2] = np.where((price > 0) & (price < np.inf), price, np.nan)
         logs[3] = cap
