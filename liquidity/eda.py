@@ -1,7 +1,6 @@
 """A look at a market: numbers, figures and one page that holds both (python -m liquidity.eda)."""
 
 import sys
-import tempfile
 from pathlib import Path
 
 import mlflow
@@ -17,6 +16,7 @@ from liquidity.report.market_tables import market_headline, market_tables
 from liquidity.runs.recovery import close_dead_runs
 from liquidity.runs.store import check_store, quieten_mlflow
 from liquidity.runs.tracking import parent_run
+from liquidity.scratch import scratch_folder
 
 PROG = "liquidity.eda"
 
@@ -58,7 +58,7 @@ def explore(data, *, experiment, console):
             }
         )
         mlflow.log_dict(cleaning.to_dict(), "cleaning.json")
-        with tempfile.TemporaryDirectory() as folder:
+        with scratch_folder() as folder:
             write_report(Path(folder), frame, tables, pairs, headline=headline)
             mlflow.log_artifacts(folder)
     console.print(

@@ -1,11 +1,9 @@
 """The production server: `python -m serve [--host H] [--port P] [--workers N]`."""
 
 import os
-import shutil
 import signal
 import socket
 import sys
-import tempfile
 from contextlib import contextmanager
 
 from granian import Granian
@@ -14,6 +12,7 @@ from granian.log import LogLevels
 
 from liquidity.command import Parser, run, whole_number
 from liquidity.errors import SettingsError
+from liquidity.scratch import scratch_folder
 from serve.settings import check_prediction_log, read_settings
 
 PROG = "serve"
@@ -69,11 +68,9 @@ def check_address(host, port):
 @contextmanager
 def shared_metrics():
     """The folder through which workers share their numbers."""
-    folder = os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="liquidity-metrics-")
-    try:
+    with scratch_folder() as folder:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
         yield
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def run_workers(args):

@@ -19,6 +19,7 @@ from mlflow.exceptions import MlflowException
 
 from liquidity.errors import ModelError, first_line
 from liquidity.model.loading import fetch_model, load_checked, return_freed_memory
+from liquidity.scratch import lasting_folder
 from serve.settings import parse_model_uri
 
 LOG = logging.getLogger("serve")
@@ -285,7 +286,7 @@ def cache_folder(cache_dir, model_uri):
         (folder / "lock").touch()
     except OSError as error:
         LOG.warning("the cache folder %s cannot be written: %s", folder, error)
-        return Path(tempfile.mkdtemp(prefix="crypto-liquidity-"))
+        return lasting_folder()
     return folder
 
 
