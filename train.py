@@ -6,7 +6,6 @@ import sys
 
 import sklearn
 from mlflow.exceptions import MlflowException
-from rich.console import Console
 
 from liquidity import evaluation, registry
 from liquidity.command import AUTO, Parser, auto_or, run, share, share_or_all, whole_number
@@ -32,6 +31,7 @@ from liquidity.search.pipeline import (
     with_forest_params,
 )
 from liquidity.tasks import forecast, same_day
+from liquidity.terminal import Terminal
 
 PROG = "train.py"
 EXPERIMENT = "crypto-liquidity"
@@ -43,7 +43,7 @@ def main(argv=None):
     quieten_mlflow()
     return run(
         PROG,
-        lambda: train(args, Console()),
+        lambda: train(args, Terminal()),
         failures=(MlflowException,),
         afterwards="Finished trials are kept: the same command goes on from them.",
     )

@@ -4,6 +4,7 @@ import argparse
 import sys
 
 from liquidity.errors import BAD_INPUT, FAILED, OK, STOPPED, LiquidityError, first_line
+from liquidity.printable import printable
 from liquidity.processes import stop_signals
 
 AUTO = "auto"  # an option whose default depends on others
@@ -31,7 +32,7 @@ def run(prog, job, *, failures=(), afterwards=""):
         said = f"failed: {said}"
     if code != BAD_INPUT and afterwards:
         said = f"{said.strip()} {afterwards}"
-    print(f"{prog}: {said.strip()}", file=sys.stderr)
+    print(printable(f"{prog}: {said.strip()}"), file=sys.stderr)
     return code
 
 
@@ -39,7 +40,7 @@ class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one sentence instead of twenty lines of usage."""
 
     def error(self, message):  # noqa: D102
-        self.exit(BAD_INPUT, f"{self.prog}: {message}.\n")
+        self.exit(BAD_INPUT, printable(f"{self.prog}: {message}.\n"))
 
 
 def whole_number(lowest):

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import mlflow
 from mlflow.exceptions import MlflowException
-from rich.console import Console
 
 from liquidity.command import Parser, run
 from liquidity.contract import MARKET_CAP, PRICE, TARGET, THRESHOLD, VOLUME
@@ -17,6 +16,7 @@ from liquidity.runs.recovery import close_dead_runs
 from liquidity.runs.store import check_store, quieten_mlflow
 from liquidity.runs.tracking import parent_run
 from liquidity.scratch import scratch_folder
+from liquidity.terminal import Terminal
 
 PROG = "liquidity.eda"
 
@@ -31,7 +31,7 @@ def main(argv=None):
     quieten_mlflow()
     return run(
         PROG,
-        lambda: explore(args.data, experiment=args.experiment, console=Console()),
+        lambda: explore(args.data, experiment=args.experiment, console=Terminal()),
         failures=(MlflowException,),
     )
 

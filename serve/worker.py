@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 
+from liquidity.printable import printable
 from liquidity.processes import exit_with_parent
 from serve.app import close_app, create_app
 from serve.gateway import Gateway
@@ -22,9 +23,18 @@ def worker():
     # A request lets go of the interpreter while the forest runs; a thread that writes logs or
     # loads a model would then keep it for five milliseconds.
     sys.setswitchinterval(SWITCH_SECONDS)
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(Plain("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(handlers=[handler])
     logging.getLogger("serve").setLevel(logging.INFO)
     return gateway(create_app())
+
+
+class Plain(logging.Formatter):
+    """What a terminal that shows the log would obey, and passwords of stores, are not in it."""
+
+    def format(self, record):  # noqa: D102
+        return printable(super().format(record))
 
 
 def gateway(app):
