@@ -41,7 +41,8 @@ def serve(args):
     check_address(args.host, args.port)
     with shared_metrics():
         os.environ["LIQUIDITY_PARENT"] = str(os.getpid())
-        print(f"Serving on http://{args.host}:{args.port} (Ctrl-C ends it)", flush=True)
+        host = f"[{args.host}]" if ":" in args.host else args.host
+        print(f"Serving on http://{host}:{args.port} (Ctrl-C ends it)", flush=True)
         run_workers(args)
 
 
@@ -57,7 +58,8 @@ def check_address(host, port):
     port would share its requests with the first.
     """
     try:
-        socket.create_server((host, port)).close()
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        socket.create_server((host, port), family=family).close()
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise SettingsError(
