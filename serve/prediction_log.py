@@ -10,8 +10,8 @@ from pathlib import Path
 
 import orjson
 
-from serve.answers import records
 from serve.background import Background
+from serve.records import records
 
 LOG = logging.getLogger("serve")
 ROTATE_BYTES = 64 * 2**20

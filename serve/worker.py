@@ -4,6 +4,7 @@ Its parent imports none of this: MLflow takes seconds, and prometheus_client rea
 when it is imported.
 """
 
+import gc
 import logging
 import os
 import sys
@@ -13,6 +14,7 @@ from liquidity.processes import exit_with_parent
 from serve.app import close_app, create_app
 from serve.gateway import Gateway
 from serve.limits import MAX_BYTES
+from serve.unpacking import Unpacker
 
 SWITCH_SECONDS = 0.0005
 
@@ -27,7 +29,13 @@ def worker():
     handler.setFormatter(Plain("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(handlers=[handler])
     logging.getLogger("serve").setLevel(logging.INFO)
-    return gateway(create_app())
+    unpacker = Unpacker()
+    unpacker.start()
+    app = create_app(unpacker=unpacker)
+    # What is loaded by now stays: a collection that looked through it would stop all for 0.1 s.
+    gc.collect()
+    gc.freeze()
+    return gateway(app)
 
 
 class Plain(logging.Formatter):
