@@ -5,7 +5,6 @@ from functools import partial
 
 import sklearn
 from mlflow.exceptions import MlflowException
-from rich.console import Console
 
 from liquidity import evaluation, registry
 from liquidity.command import (
@@ -43,6 +42,7 @@ from liquidity.search.pipeline import (
     with_forest_params,
 )
 from liquidity.tasks import forecast, same_day
+from liquidity.terminal import Terminal
 
 PROG = "train.py"
 EXPERIMENT = "crypto-liquidity"
@@ -52,7 +52,7 @@ def main(argv=None):
     """Run the job; returns the exit code: 0, 1 (failed), 2 (bad input) or 130 (stopped)."""
     args = parse_arguments(argv)
     quieten_mlflow()
-    return run(PROG, lambda: train(args, Console()), failures=(MlflowException,))
+    return run(PROG, lambda: train(args, Terminal()), failures=(MlflowException,))
 
 
 def train(args, console):

@@ -6,14 +6,13 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rich.console import Console
-
 from liquidity.command import Parser, run, whole_number
 from liquidity.data.coingecko import PAGE_SIZE, fetch_page, find_server
 from liquidity.data.market import api_frame
 from liquidity.errors import FetchError, SettingsError
 from liquidity.output import replaced
 from liquidity.progress import progress_bar
+from liquidity.terminal import Terminal
 
 PROG = "liquidity.coingecko"
 
@@ -25,7 +24,7 @@ def main(argv=None):
     def job():
         server = find_server(os.environ)
         check_folder(args.out)
-        fetch(server, args.out, pages=args.pages, console=Console())
+        fetch(server, args.out, pages=args.pages, console=Terminal())
 
     return run(PROG, job)
 

@@ -14,6 +14,7 @@ from liquidity.errors import (
     SettingsError,
     first_line,
 )
+from liquidity.printable import printable
 from liquidity.processes import stop_signals
 
 AUTO = "auto"  # an option whose default depends on others
@@ -42,7 +43,7 @@ def run(prog, job, *, failures=(), afterwards=""):
         said = f"failed: {said}"
     if code != BAD_INPUT:
         said = " ".join(part for part in (said.strip(), *_notes(failure), afterwards) if part)
-    print(f"{prog}: {said.strip()}", file=sys.stderr)
+    print(printable(f"{prog}: {said.strip()}"), file=sys.stderr)
     return code
 
 
@@ -59,7 +60,7 @@ class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one sentence instead of twenty lines of usage."""
 
     def error(self, message):  # noqa: D102
-        self.exit(BAD_INPUT, f"{self.prog}: {message}.\n")
+        self.exit(BAD_INPUT, printable(f"{self.prog}: {message}.\n"))
 
 
 def whole_number(lowest):

@@ -1,12 +1,10 @@
 """A look at a market: numbers, figures and one page that holds both (python -m liquidity.eda)."""
 
 import sys
-import tempfile
 from pathlib import Path
 
 import mlflow
 from mlflow.exceptions import MlflowException
-from rich.console import Console
 
 from liquidity.command import Parser, run
 from liquidity.contract import MARKET_CAP, PRICE, TARGET, THRESHOLD, VOLUME
@@ -17,6 +15,8 @@ from liquidity.report.market_tables import market_headline, market_tables
 from liquidity.runs.recovery import close_dead_runs
 from liquidity.runs.store import check_store, quieten_mlflow
 from liquidity.runs.tracking import parent_run
+from liquidity.scratch import scratch_folder
+from liquidity.terminal import Terminal
 
 PROG = "liquidity.eda"
 
@@ -31,7 +31,7 @@ def main(argv=None):
     quieten_mlflow()
     return run(
         PROG,
-        lambda: explore(args.data, experiment=args.experiment, console=Console()),
+        lambda: explore(args.data, experiment=args.experiment, console=Terminal()),
         failures=(MlflowException,),
     )
 
@@ -58,7 +58,7 @@ def explore(data, *, experiment, console):
             }
         )
         mlflow.log_dict(cleaning.to_dict(), "cleaning.json")
-        with tempfile.TemporaryDirectory() as folder:
+        with scratch_folder() as folder:
             write_report(Path(folder), frame, tables, pairs, headline=headline)
             mlflow.log_artifacts(folder)
     console.print(

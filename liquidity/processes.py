@@ -1,6 +1,7 @@
 """Which process it is, whether it lives, and how it ends: by a signal, or with its parent."""
 
 import os
+import resource
 import signal
 import socket
 import threading
@@ -45,6 +46,23 @@ def stop_signals():
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def bounded_memory(room):
+    """Within the block this process may take `room` bytes more, or what the machine has if that is
+    less; more is a MemoryError, where the system would otherwise end this process or another.
+    """
+    room = min(room, psutil.virtual_memory().available)
+    before, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    most = psutil.Process().memory_info().data + room
+    if hard != resource.RLIM_INFINITY:
+        most = min(most, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (before, hard))
 
 
 def process_tag():

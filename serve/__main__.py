@@ -41,8 +41,9 @@ def serve(args):
     check_settings()
     check_address(args.host, args.port)
     os.environ["LIQUIDITY_PARENT"] = str(os.getpid())
+    host = f"[{args.host}]" if ":" in args.host else args.host
     with suppress(OSError):  # not print: what it could not write would fail at the end once more
-        os.write(1, f"Serving on http://{args.host}:{args.port} (Ctrl-C ends it)\n".encode())
+        os.write(1, f"Serving on http://{host}:{args.port} (Ctrl-C ends it)\n".encode())
     with shared_places(args.workers):
         run_workers(args)
 
@@ -59,7 +60,8 @@ def check_address(host, port):
     port would share its requests with the first.
     """
     try:
-        socket.create_server((host, port)).close()
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        socket.create_server((host, port), family=family).close()
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise SettingsError(

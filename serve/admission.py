@@ -9,6 +9,7 @@ from werkzeug.exceptions import Unauthorized
 from liquidity.contract import MODEL_NAME
 from serve.fastlane import FAILURE
 from serve.gateway import BODY_STATUS
+from serve.keys import given_key
 
 OPEN_DOORS = ("api.health", "static")
 CUT = "The body ended before all of it had arrived: send it again."
@@ -27,17 +28,11 @@ def admit(*, key):
 
 
 def _check_key(key):
-    given = request.authorization
-    if given and given.type == "bearer":
-        given = given.token or ""
-    elif given and given.type == "basic":
-        given = given.password or ""
-        # A browser sends a remembered password with whatever form another site makes it post.
-        if request.method == "POST" and _posted_elsewhere():
-            abort(400, "A form of another site was posted here; open this server's own page.")
-    else:
-        given = ""
-    if not hmac.compare_digest(given.encode(), key.encode()):
+    scheme, given = given_key(request.headers.get("Authorization", ""))
+    # A browser sends a remembered password with whatever form another site makes it post.
+    if scheme == "basic" and request.method == "POST" and _posted_elsewhere():
+        abort(400, "A form of another site was posted here; open this server's own page.")
+    if not hmac.compare_digest(given.encode(errors="replace"), key.encode()):
         raise Unauthorized(www_authenticate=WWWAuthenticate("basic", {"realm": MODEL_NAME}))
 
 

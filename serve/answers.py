@@ -4,15 +4,19 @@ Scores are columns by name, arrays of shape (rows,); those of a row that went th
 NumPy are its plain values.
 """
 
+from functools import partial
+
 import numpy as np
-import pyarrow.compute as pc
+import orjson
 
 from liquidity.contract import COIN, DATE, HIGH
 from liquidity.forecast.newest import forecast_alone, forecast_newest
-from liquidity.model.loading import SAME_DAY
-from liquidity.scoring.blocks import add_scores, find_inputs, parse_inputs, score_types
 from serve import inputs
+from serve.facts import facts
+from serve.records import predictions, records
 from serve.request_log import ID, SCORED, VERSION
+from serve.tables import Rules, read_rows, write_rows
+from serve.unpacking import directly
 
 
 def score(model, columns, threshold=None):
@@ -30,59 +34,52 @@ def score(model, columns, threshold=None):
     return X, model.answer(X, threshold)
 
 
-def score_invocation(served, body, content_type):
-    """MLflow's protocol: X, its scores, and the answer as it goes out."""
-    model = served.model
-    columns, threshold = inputs.parse_invocation(body, content_type, model.features, model.optional)
-    X, scores = score(model, columns, threshold)
-    return X, scores, {"predictions": records(scores)}
+def score_invocation(served, body, content_type, run=directly):
+    """MLflow's protocol: X, its scores, and the answer's bytes.
 
-
-def score_record(served, body, content_type):
-    """One coin as a JSON object, likewise; its answer names the model."""
-    names = (*served.model.features, *served.model.optional)
-    columns, threshold = inputs.parse_record(body, names)
-    X, scores = score(served.model, columns, threshold)
-    return X, scores, records(scores)[0] | {"model": served.reference}
-
-
-def score_table(served, table):
-    """A table of texts: X and scores of the rows that obey the rules, and the table with all rows,
-    their scores and their errors. Raises MarketDataError for columns that are missing.
+    What reads and writes many rows is called by `run(function, *arguments)`, here or elsewhere.
     """
     model = served.model
-    positions = find_inputs(table.schema.names, model.features, model.optional)
-    X, _ = parse_inputs(table, positions, model)
-    scored = add_scores(model, table, X, positions)
-    good = pc.is_null(scored["error"])
-    scores = {n: scored[n].filter(good).to_numpy() for n in score_types(model) if n != "error"}
-    return X[good.to_numpy()], scores, scored
+    columns, threshold = run(
+        inputs.parse_invocation, body, content_type, model.features, model.optional
+    )
+    X, scores = score(model, columns, threshold)
+    return X, scores, run(predictions, scores)
 
 
-def score_days(served, body, content_type):
+def score_record(served, body, content_type, run=directly):
+    """One coin as a JSON object, likewise; its answer names the model."""
+    names = (*served.model.features, *served.model.optional)
+    columns, threshold = run(inputs.parse_record, body, names)
+    X, scores = score(served.model, columns, threshold)
+    return X, scores, orjson.dumps(records(scores)[0] | {"model": served.reference})
+
+
+def score_table(served, body, *, formulas, run=directly):
+    """A CSV file: X and scores of the rows that obey the rules, how many rows it has, and the
+    file's bytes with all rows, their scores and their errors, without `formulas` none of those.
+    Raises MarketDataError for columns that are missing.
+    """
+    model = served.model
+    rules = Rules(model, facts(served))
+    X = run(read_rows, body, rules)
+    broken = model.broken(X)
+    good = ~broken.any(axis=1)
+    scores = model.answer(X[good]) if good.any() else {"level": X[:0, 0], "in_range": X[:0, 0]}
+    lines = run(partial(write_rows, formulas=formulas), body, rules, X, broken, scores)
+    return X[good], scores, len(X), lines
+
+
+def score_days(served, body, content_type, run=directly):
     """What `served`, `{horizon: Served}`, say of the newest of one coin's days."""
     models = {horizon: each.model for horizon, each in served.items()}
     model = next(iter(models.values()))
     names = (*model.features, *model.optional)
-    columns, coin = inputs.parse_days(body, content_type, names)
+    columns, coin = run(inputs.parse_days, body, content_type, names)
     answer = forecast_newest(models, columns)
     for each in answer["forecasts"]:
         each["model"] = served[each["horizon"]].reference
     return {"coin": coin, **answer}
-
-
-def records(scores):
-    """One object per row."""
-    if type(scores["level"]) is str:
-        return [scores]
-    columns = [column.tolist() for column in scores.values()]
-    if len(columns) > len(SAME_DAY.outputs):
-        return [dict(zip(scores, row, strict=True)) for row in zip(*columns, strict=True)]
-    return [
-        # Written out, which for thousands of rows takes half of dict(zip(...)).
-        {"liquidity": liquidity, "level": level, "lower": lower, "upper": upper, "in_range": inside}
-        for liquidity, level, lower, upper, inside in zip(*columns, strict=True)
-    ]
 
 
 def count(scores):

@@ -7,10 +7,11 @@ from serve.answers import note, note_forecasts, score_days, score_invocation, sc
 from serve.champion import NoModel
 from serve.facts import facts
 from serve.gateway import BODY
-from serve.inputs import FORMS, JSON, check_content_type
+from serve.inputs import FORMS, JSON, check_content_type, is_heavy
 from serve.metrics import CONTENT_TYPE
 from serve.openapi import document
 from serve.request_log import VERSION
+from serve.unpacking import directly
 
 api = Blueprint("api", __name__)
 HIDDEN = ("folder", "source_uri")  # of the server's own
@@ -28,14 +29,21 @@ def served():
 def answer_json(scorer):
     """Score the request's body, count, and answer."""
     model = served()
-    X, scores, answer = scorer(model, _body(), request.content_type)
+    X, scores, answer = scorer(model, *_sent())
     note_scores(model, X, scores)
-    return answer
+    return Response(answer, mimetype=JSON)
 
 
-def _body():
+def _sent():
+    """The request's body, its content type and its reader."""
     body = request.environ.get(BODY)
-    return request.get_data() if body is None else body
+    body = request.get_data() if body is None else body
+    return body, request.content_type, reader(body, request.content_type)
+
+
+def reader(body, content_type):
+    """What reads a body: the helper where it is heavy."""
+    return current_app.extensions["unpacker"] if is_heavy(body, content_type) else directly
 
 
 def note_scores(model, X, scores):
@@ -53,7 +61,7 @@ def invocations():
 def forecast():
     """One coin's days, and what every forecast champion expects after the newest of them."""
     served = current_app.extensions["forecasts"].current()
-    answer = score_days(served, _body(), request.content_type)
+    answer = score_days(served, *_sent())
     note_forecasts(request.environ, answer)
     return answer
 

@@ -21,17 +21,18 @@ from serve.prediction_log import PredictionLog
 from serve.rehearsal import rehearse
 from serve.request_log import Recorder, RequestLog
 from serve.settings import read_settings
+from serve.unpacking import Unpacker
 
 NOTHING = NullSession()
 
 
-def create_app(config=None, champion=None, *, fastlane=True):
+def create_app(config=None, champion=None, *, fastlane=True, unpacker=None):
     """The application; `config` overrides LIQUIDITY_* of the environment (see serve.settings).
 
     `champion` is a serve.champion.Champion or what behaves like one; by default it watches
-    MODEL_URI. Without `fastlane` every request goes through Flask. Raises SettingsError for
-    settings that make no sense and OSError for a prediction log that cannot be written, but
-    nothing for a registry that is away.
+    MODEL_URI. Without `fastlane` every request goes through Flask; `unpacker` is an Unpacker that
+    may have been started. Raises SettingsError for settings that make no sense and OSError for a
+    prediction log that cannot be written, but nothing for a registry that is away.
     """
     settings = read_settings(config)
     metrics = Metrics()
@@ -41,7 +42,12 @@ def create_app(config=None, champion=None, *, fastlane=True):
     recorder = Recorder(metrics)
 
     app = build_flask(champion, forecasts)
-    app.extensions.update(metrics=metrics, prediction_log=log, recorder=recorder)
+    app.extensions.update(
+        metrics=metrics,
+        prediction_log=log,
+        recorder=recorder,
+        unpacker=unpacker or Unpacker(),
+    )
     app.before_request(partial(admit, key=settings.api_key))
     register_errors(app, page=error_page)
 
@@ -113,6 +119,7 @@ def close_app(app):
     app.extensions["champion"].stop()
     app.extensions["forecasts"].stop()
     app.extensions["recorder"].close()
+    app.extensions["unpacker"].close()
     if log := app.extensions["prediction_log"]:
         log.close()
 

@@ -12,6 +12,7 @@ from liquidity.errors import MarketDataError
 from serve import limits
 from serve.champion import NoModel
 from serve.inputs import InputError
+from serve.unpacking import HelperLost
 
 LOG = logging.getLogger("serve")
 BROKEN_RULE = ErrorCode.Name(INVALID_PARAMETER_VALUE)
@@ -45,6 +46,7 @@ def register_errors(app, *, page):
         InputError: lambda e: answer(e.status, str(e)),
         MarketDataError: lambda e: answer(400, f"{e}."),  # a file's header
         NoModel: lambda e: answer(503, str(e)),
+        HelperLost: partial(_helper_lost, answer),
         MlflowException: partial(_model_error, answer),
         HTTPException: partial(_http_error, answer),
         Exception: partial(_bug, answer),
@@ -69,6 +71,11 @@ def _model_error(answer, error):
     if error.error_code != BROKEN_RULE:
         return _bug(answer, error)
     return answer(400, error.message, code=error.error_code)
+
+
+def _helper_lost(answer, error):
+    LOG.error("%s", error)
+    return answer(503, SENTENCES[503])
 
 
 def _http_error(answer, error):

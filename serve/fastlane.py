@@ -6,8 +6,10 @@ from typing import ClassVar
 import orjson
 
 from serve.answers import note, note_forecasts, score_days, score_invocation, score_record
-from serve.gateway import BODY, INLINE_BYTES
+from serve.gateway import BODY
 from serve.inputs import JSON
+from serve.keys import given_key
+from serve.limits import LARGE
 from serve.request_log import VERSION
 
 # In the WSGI environment, the exception that the application is to answer as any of its own.
@@ -19,8 +21,7 @@ class FastLane:
     """WSGI middleware that answers small, valid JSON requests with the bytes of Flask's views.
 
     Everything else goes on to Flask: a rule that a request breaks and a bug as an exception that
-    it translates; where a key is set, all that does not bring it as a Bearer token, letter for
-    letter, too.
+    it translates; where a key is set, all that does not bring it as a Bearer token too.
     """
 
     SCORERS: ClassVar = {"/invocations": score_invocation, "/predict": score_record}
@@ -30,7 +31,7 @@ class FastLane:
         self._champion = champion
         self._forecasts = forecasts
         self._log = log
-        self._authorization = f"Bearer {key}".encode() if key else None
+        self._key = key.encode()
 
     def __call__(self, environ, start_response):
         """Answer, or let Flask answer."""
@@ -49,7 +50,7 @@ class FastLane:
         body = environ.get(BODY)
         return (
             body
-            and len(body) <= INLINE_BYTES
+            and len(body) <= LARGE
             and (environ["PATH_INFO"] in self.SCORERS or environ["PATH_INFO"] == FORECAST)
             and environ["REQUEST_METHOD"] == "POST"
             and environ.get("CONTENT_TYPE") == JSON
@@ -58,10 +59,10 @@ class FastLane:
         )
 
     def _admits(self, environ):
-        if not self._authorization:
+        if not self._key:
             return True
-        given = environ.get("HTTP_AUTHORIZATION", "").encode(errors="replace")
-        return hmac.compare_digest(given, self._authorization)
+        scheme, given = given_key(environ.get("HTTP_AUTHORIZATION", ""))
+        return scheme == "bearer" and hmac.compare_digest(given.encode(errors="replace"), self._key)
 
     def _answer(self, environ):
         if environ["PATH_INFO"] == FORECAST:
@@ -72,4 +73,4 @@ class FastLane:
         environ[VERSION] = served.info["version"]
         X, scores, answer = self.SCORERS[environ["PATH_INFO"]](served, environ[BODY], JSON)
         note(environ, served, X, scores, log=self._log)
-        return orjson.dumps(answer)
+        return answer

@@ -12,13 +12,15 @@ from io import BytesIO
 
 from granian.rsgi import ProtocolClosed
 
+from liquidity.model.loading import return_freed_memory
+from serve.inputs import is_heavy
+from serve.limits import LARGE
+
 # A body has this long, and a second more for every RATE bytes that have arrived.
 BODY_SECONDS = 10
 RATE = 2**16
 # All bodies that a worker holds, being read or being answered.
 BUFFERED_BYTES = 2**28
-# Up to this size a body is answered within a few milliseconds.
-INLINE_BYTES = 2**15
 THREADS = 2
 # In the WSGI environment, the status of a body that was not read; the application answers it.
 BODY_STATUS = "liquidity.body_status"
@@ -71,14 +73,20 @@ class Gateway:
             environ["CONTENT_LENGTH"] = str(len(body))
             environ["wsgi.input"] = BytesIO(body)
             environ[BODY] = body
-            if len(body) <= INLINE_BYTES:
-                answer = call(self._app, environ)
-            else:
+            if is_heavy(body, environ.get("CONTENT_TYPE")):
                 loop = asyncio.get_running_loop()
-                answer = await loop.run_in_executor(self._threads, call, self._app, environ)
+                answer = await loop.run_in_executor(self._threads, self._call_heavy, environ)
+            else:
+                answer = call(self._app, environ)
         finally:
             self._buffered -= len(body)
         protocol.response_bytes(*answer)
+
+    def _call_heavy(self, environ):
+        try:
+            return call(self._app, environ)
+        finally:
+            return_freed_memory()
 
     async def _read(self, protocol, announced):
         if announced > self._max_bytes:
@@ -89,7 +97,7 @@ class Gateway:
         body = bytearray()
         ended = False
         try:
-            if 0 <= announced <= INLINE_BYTES:
+            if 0 <= announced <= LARGE:
                 return await protocol()
             async for chunk in protocol:
                 # Granian ends a whole body with an empty chunk, and a broken one with two of them.

@@ -4,12 +4,13 @@ import numpy as np
 from flask import Blueprint, Response, abort, render_template, request, url_for
 
 from liquidity.contract import FRACTION, INPUTS, MARKET_CAP, RATIO, VOLUME, percent
-from liquidity.scoring.blocks import SCORES, csv_header, csv_lines, without_formulas
+from liquidity.scoring.blocks import SCORES
 from serve import charts, inputs, limits
-from serve.answers import records, score, score_table
-from serve.api import note_scores, predict_json, served
+from serve.answers import score, score_table
+from serve.api import note_scores, predict_json, reader, served
 from serve.champion import NoModel
 from serve.facts import facts
+from serve.records import records
 
 pages = Blueprint("pages", __name__)
 # What every page says of its fields and limits.
@@ -50,17 +51,16 @@ def batch():
     Who sends a form opens the answer in a spreadsheet, which must not run what is in it; who
     sends the file as the body, a program, gets every cell back as it was.
     """
-    found = served()
-    X, scores, table = score_table(found, inputs.read_csv(inputs.uploaded_csv(request)))
+    found, body = served(), inputs.uploaded_csv(request)
+    formulas = request.mimetype != inputs.MULTIPART
+    run = reader(body, inputs.CSV)
+    X, scores, rows, lines = score_table(found, body, formulas=formulas, run=run)
     note_scores(found, X, scores)
-    if request.mimetype == inputs.MULTIPART:
-        table = without_formulas(table)
     headers = {
         "Content-Disposition": 'attachment; filename="scored.csv"',
-        "X-Rows": table.num_rows,
-        "X-Rows-Refused": table.num_rows - len(X),
+        "X-Rows": rows,
+        "X-Rows-Refused": rows - len(X),
     }
-    lines = csv_header(table.column_names) + csv_lines(table)
     return Response(lines, mimetype=inputs.CSV, headers=headers)
 
 

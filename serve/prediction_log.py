@@ -2,6 +2,7 @@
 
 import fcntl
 import logging
+import threading
 import time
 from datetime import UTC, datetime
 from itertools import count
@@ -10,14 +11,17 @@ from pathlib import Path
 
 import orjson
 
-from serve.answers import records
 from serve.background import Background
+from serve.records import records
 
 LOG = logging.getLogger("serve")
 ROTATE_BYTES = 64 * 2**20
 FILES_KEPT = 5
-# Requests that wait for a disk that is full or slow; beyond it they are dropped, and said so.
-WAITING = 100_000
+# What waits for a disk that is full or slow: beyond it requests are dropped, and said so. Counted
+# as it is held, so many bytes of one row alone and so many of each number among many.
+WAITING_BYTES = 32 * 2**20
+ROW_BYTES, CELL_BYTES = 1000, 8
+SLICE_ROWS = 2000  # written at once: 600 kB of lines
 
 
 class PredictionLog:
@@ -32,7 +36,9 @@ class PredictionLog:
     def __init__(self, path):
         self._lines = b""
         self._failure = None
-        self._dropped = 0
+        self._waiting = self._dropped = 0
+        self._counting = threading.Lock()
+        self._slices = iter(())  # of a request that is half written
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         self._path, self._lock = _claim(path)
         self._rotation = RotatingFileHandler(self._path, backupCount=FILES_KEPT, delay=True)
@@ -42,10 +48,13 @@ class PredictionLog:
 
     def put(self, request_id, version, features, X, scores):
         """Queue the rows of a request: X of shape (rows, features) and scores of serve.answers."""
-        if self._background.waiting() < WAITING:
-            self._background.put((time.time(), request_id, version, features, X, scores))
-        else:
-            self._dropped += 1
+        size = _size(X, scores)
+        with self._counting:
+            if self._waiting + size > WAITING_BYTES:
+                self._dropped += 1
+                return
+            self._waiting += size
+        self._background.put((time.time(), request_id, version, features, X, scores, size))
 
     def close(self):
         """Write what is queued, end, and leave the name to another worker."""
@@ -55,31 +64,36 @@ class PredictionLog:
     def _write(self, queued):
         try:
             # What failed is tried again before the queue is emptied further.
-            self._lines = self._lines or b"".join(map(self._lines_of, queued))
-            if self._lines:
+            while self._lines or self._next(queued):
                 self._append(self._lines)
+                self._lines = b""
         except OSError as error:
             if self._failure is None:
                 LOG.error("the prediction log %s cannot be written: %s", self._path, error)
             self._failure = error
             return
-        self._lines = b""
-        if self._failure:
+        if self._failure or self._dropped:
             LOG.info("the prediction log is written again; %d requests lost", self._dropped)
             self._failure, self._dropped = None, 0
 
-    def _lines_of(self, request):
-        seconds, request_id, version, features, X, scores = request
-        when = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
-        line = {"time": when, "request_id": request_id, "version": version}
-        X = X if type(X) is list else X.tolist()
-        return b"".join(
-            orjson.dumps(
-                {**line, **dict(zip(features, values, strict=True)), **row},
-                option=orjson.OPT_APPEND_NEWLINE,
-            )
-            for values, row in zip(X, records(scores), strict=True)
-        )
+    def _next(self, queued):
+        """Take the lines of the next rows up, as many as are written at once; whether there are."""
+        lines, rows = [], 0
+        while rows < SLICE_ROWS:
+            found = next(self._slices, None)
+            if found is None:
+                request = next(queued, None)
+                if request is None:
+                    break
+                *request, size = request
+                with self._counting:
+                    self._waiting -= size
+                self._slices = _slices(*request)
+            else:
+                lines.append(found[0])
+                rows += found[1]
+        self._lines = b"".join(lines)
+        return bool(lines)
 
     def _append(self, lines):
         with open(self._path, "ab", buffering=0) as file:
@@ -106,3 +120,30 @@ def _claim(path):
             lock.close()
         else:
             return name, lock
+
+
+def _slices(seconds, request_id, version, features, X, scores):
+    """The lines of a request, SLICE_ROWS at a time, each time with how many they are."""
+    when = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+    line = {"time": when, "request_id": request_id, "version": version}
+    for start in range(0, len(X), SLICE_ROWS):
+        part = slice(start, start + SLICE_ROWS)
+        values, found = X[part], scores
+        if type(X) is not list:
+            values = values.tolist()
+            found = {name: column[part] for name, column in scores.items()}
+        lines = b"".join(
+            orjson.dumps(
+                {**line, **dict(zip(features, row, strict=True)), **score},
+                option=orjson.OPT_APPEND_NEWLINE,
+            )
+            for row, score in zip(values, records(found), strict=True)
+        )
+        yield lines, len(values)
+
+
+def _size(X, scores):
+    """About how many bytes a request holds while it waits."""
+    if type(X) is list:
+        return ROW_BYTES
+    return ROW_BYTES + CELL_BYTES * len(X) * (X.shape[1] + len(scores))

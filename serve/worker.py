@@ -3,16 +3,19 @@
 Its parent imports none of this: MLflow takes seconds.
 """
 
+import gc
 import logging
 import os
 import sys
 from contextlib import ExitStack
 
+from liquidity.printable import printable
 from liquidity.processes import exit_with_parent
 from serve.app import close_app, create_app
 from serve.gateway import Gateway
 from serve.limits import MAX_BYTES
 from serve.log_stream import log_without_waiting
+from serve.unpacking import Unpacker
 
 SWITCH_SECONDS = 0.0005
 
@@ -25,15 +28,29 @@ def worker():
     sys.setswitchinterval(SWITCH_SECONDS)
     end = ExitStack()
     log = end.enter_context(log_without_waiting())
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(Plain("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(handlers=[handler])
     logging.getLogger("serve").setLevel(logging.INFO)
+    unpacker = Unpacker()
     try:
-        app = create_app()
+        unpacker.start()
+        app = create_app(unpacker=unpacker)
     except BaseException:
         end.close()  # the process ends, and its reason has to be read
         raise
     log.on_drop = app.extensions["metrics"].lines_lost
+    # What is loaded by now stays: a collection that looked through it would stop all for 0.1 s.
+    gc.collect()
+    gc.freeze()
     return gateway(app, on_stop=end.close)
+
+
+class Plain(logging.Formatter):
+    """What a terminal that shows the log would obey, and passwords of stores, are not in it."""
+
+    def format(self, record):  # noqa: D102
+        return printable(super().format(record))
 
 
 def gateway(app, *, on_stop=lambda: None):

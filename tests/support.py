@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -17,10 +18,12 @@ import urllib.error
 import urllib.request
 from collections import Counter
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 import mlflow
 import numpy as np
+import pyarrow
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -480,3 +483,40 @@ def add_loop(model):
         model.graph.node.append(helper.make_node("Constant", [], [name], value=tensor))
     model.graph.node.append(helper.make_node("Loop", ["", "t", "zero"], ["end"], body=body))
     model.graph.node.append(helper.make_node("Add", ["scores", "end"], ["liquidity"]))
+
+
+@lru_cache
+def declared_as_gigabytes(names):
+    """Parquet of one row whose page of each column unpacks to 1 GiB: 131 kB, 4 GiB unpacked.
+
+    Written by hand, as no library writes it: Thrift's compact protocol, a field's number and type
+    in one byte, whole numbers as zigzag.
+    """
+
+    def number(value):
+        value, out = value << 1, b""
+        while value > 127:
+            out += bytes([value & 127 | 128])
+            value >>= 7
+        return out + bytes([value])
+
+    def text(value):
+        return bytes([len(value)]) + value.encode()
+
+    page = struct.pack("<d", 1.0) + bytes(2**30 - 8)
+    packed = pyarrow.compress(page, codec="zstd", asbytes=True)
+    counts = b"\x15" + number(1) + b"\x15\x00\x15\x06\x15\x06\x00"  # one value, plain
+    header = b"\x15\x00\x15" + number(len(page)) + b"\x15" + number(len(packed)) + b"\x2c" + counts
+    body, chunks = b"PAR1", b""
+    schema = b"\x48" + text("schema") + b"\x15" + number(len(names)) + b"\x00"
+    for name in names:
+        start, length = len(body), len(header) + 1 + len(packed)
+        body += header + b"\x00" + packed
+        chunks += b"\x26" + number(start) + b"\x1c\x15\x0a\x19\x25\x00\x06\x19\x18" + text(name)
+        chunks += b"\x15\x0c\x16" + number(1) + b"\x16" + number(8) + b"\x16" + number(length)
+        chunks += b"\x26" + number(start) + b"\x00\x00"
+        schema += b"\x15\x0a\x25\x00\x18" + text(name) + b"\x00"
+    group = b"\x19" + bytes([len(names) << 4 | 12]) + chunks + b"\x16\x10\x16" + number(1) + b"\x00"
+    footer = b"\x15\x02\x19" + bytes([len(names) + 1 << 4 | 12]) + schema
+    footer += b"\x16" + number(1) + b"\x19\x1c" + group + b"\x00"
+    return body + footer + struct.pack("<I", len(footer)) + b"PAR1"

@@ -14,6 +14,7 @@ from pyarrow import csv
 from liquidity.contract import ALIASES, CHANGES, COIN, DATE, MARKET_CAP, NUMBERS, PRICE, VOLUME
 from liquidity.data.cells import DECIMAL_COMMA, MONEY
 from liquidity.errors import MarketDataError, first_line
+from liquidity.processes import bounded_memory
 
 # What CoinGecko's /coins/markets calls our columns; its changes are percent.
 API_CHANGES = {f"price_change_percentage_{change}_in_currency": change for change in CHANGES}
@@ -25,6 +26,8 @@ API_NAMES = {
     "market_cap": MARKET_CAP,
     **API_CHANGES,
 }
+# Of memory, by what is read of one file: more than any market's history takes.
+READ_BYTES = 8 * 2**30
 SUFFIXES = (".csv", ".csv.gz", ".json", ".json.gz", ".parquet")
 
 
@@ -61,7 +64,10 @@ def column_name(header):
 def read_cells(path):
     """The cells of one file; raises MarketDataError where it is not what its name says."""
     try:
-        return _parse(path)
+        with bounded_memory(READ_BYTES):
+            return _parse(path)
+    except (MemoryError, SystemError) as error:
+        raise MarketDataError(too_large(path)) from error
     except (
         OSError,
         ValueError,
@@ -72,6 +78,14 @@ def read_cells(path):
     ) as error:
         reason = first_line(error) if str(error) else repr(error)
         raise MarketDataError(f"{path}: cannot be read as {_kind(path)}: {reason}.") from error
+
+
+def too_large(path):
+    """The sentence for a file that is more than memory holds once it is read."""
+    return (
+        f"{path}: takes more than {READ_BYTES / 2**30:g} GiB of memory to read, or more than this "
+        "machine has: split it, or leave out columns that are not needed."
+    )
 
 
 def _parse(path):

@@ -5,7 +5,6 @@ times as large. So there are two sets of rows, each judged by itself: the champi
 the champion's targets, and the candidate's test rows.
 """
 
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from liquidity.contract import (
 from liquidity.evaluation import log_r2
 from liquidity.model.loading import champion_version, load_model
 from liquidity.runs.tables import read_table
+from liquidity.scratch import scratch_folder
 
 PROMOTE = ("auto", "always", "never")
 LEAST_ROWS = 100  # of each set
@@ -136,7 +136,7 @@ def _decide(model_uri, champion, table, horizon, split):
 
 
 def _compare(model_uri, champion, table, horizon, split, against):
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder() as folder:
         theirs = read_table(champion.run_id, Path(folder), horizon=horizon)
     ratios = _target_ratios(table, theirs)
     off, far = _unlike(ratios)

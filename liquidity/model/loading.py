@@ -4,7 +4,6 @@ import ctypes
 import hashlib
 import json
 import sys
-import tempfile
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -30,6 +29,7 @@ from liquidity.errors import ModelError, first_line
 from liquidity.model.graph import check_forest
 from liquidity.model.metadata import check_metadata
 from liquidity.runs.store import check_store
+from liquidity.scratch import scratch_folder
 
 # All that is fetched of a model.
 FILES = ("MLmodel", "model.py", "artifacts/forest.onnx", "artifacts/metadata.json")
@@ -136,7 +136,7 @@ def fetched_model(model_uri):
     Nothing of its download stays on disk: MLflow itself leaves 20 MB behind at every load from
     a server. Raises ModelError where there is none, where it is not one of ours, or broken.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder() as folder:
         try:
             fetch_model(model_uri, folder)
             model = load_checked(folder)

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import tempfile
 from dataclasses import asdict
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -14,6 +13,7 @@ import skops.io
 from liquidity.contract import COIN, INPUTS, LARGEST, THRESHOLD, VOLUME
 from liquidity.model.compile import check_parity, compile_forest
 from liquidity.model.loading import kind_of
+from liquidity.scratch import scratch_folder
 
 EXAMPLES = 20
 # What scoring needs, and no more; the full mlflow would bring scikit-learn with it.
@@ -31,7 +31,7 @@ def log_model(pipeline, train, X, *, horizon, target, interval, digest):
     metadata = build_metadata(
         pipeline, train, horizon=horizon, target=target, interval=interval, digest=digest
     )
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder() as folder:
         artifacts = write_artifacts(Path(folder), pipeline, metadata)
         parity = check_parity(pipeline, Path(artifacts["forest"]).read_bytes(), X)
         mlflow.log_metrics({f"parity_{name}": value for name, value in asdict(parity).items()})

@@ -1,7 +1,6 @@
 """What a training writes into its parent run, step by step."""
 
 import math
-import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from liquidity.progress import notice, progress_bar
 from liquidity.report import training_plots
 from liquidity.runs import tracking
 from liquidity.runs.tables import write_table
+from liquidity.scratch import scratch_folder
 from liquidity.search.grid import best_trial
 
 
@@ -20,7 +20,7 @@ def log_data(task, cleaning, *, source):
     """The cleaned table, what cleaning did, and both sets as MLflow datasets."""
     mlflow.log_metrics({"rows_read": cleaning.rows_read, "rows_used": cleaning.rows_used})
     mlflow.log_dict(cleaning.to_dict(), "cleaning.json")
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder() as folder:
         mlflow.log_artifact(write_table(task.table, Path(folder), horizon=task.horizon))
     for frame, context in ((task.training, "training"), (task.test, "test")):
         rows = frame[[DATE, COIN, *task.features, TARGET]]

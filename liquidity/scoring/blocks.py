@@ -16,7 +16,11 @@ from liquidity.model.model import coin_number, day_number
 
 NAMES_SHOWN, NAME_SHOWN = 50, 100  # columns of a header in an error, and letters of each
 # What a spreadsheet may run when it opens a CSV file, and what begins alike and is harmless.
-FORMULA = "^[[:space:]]*[-=+@\uff1d\uff0b\uff0d\uff20]"
+INVISIBLE = "[:space:][:cntrl:]\u00a0\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufeff"
+SIGNS = "[-=+@\uff1d\uff0b\uff0d\uff20]"
+FORMULA = f"^[{INVISIBLE}]*{SIGNS}"
+# And where semicolons, tabs or line breaks part cells, whatever the file says.
+CELL_WITHIN = f'([;\t\r\n][{INVISIBLE}"]*)({SIGNS})'
 SIGNED_NUMBER = r"^[[:space:]]*[-+]*([0-9.,$%]+([eE][-+]?[0-9]+)?)?[[:space:]]*$"
 SCORES = {
     "liquidity": pa.float64(),
@@ -168,10 +172,10 @@ def without_formulas(table):
 
 def _quote_formulas(cells):
     risky = pc.match_substring_regex(cells, FORMULA)
-    if not pc.any(risky).as_py():
-        return cells
-    risky = pc.and_not(risky, pc.match_substring_regex(cells, SIGNED_NUMBER))
-    return pc.if_else(risky, pc.binary_join_element_wise("'", cells, ""), cells)
+    if pc.any(risky).as_py():
+        risky = pc.and_not(risky, pc.match_substring_regex(cells, SIGNED_NUMBER))
+        cells = pc.if_else(risky, pc.binary_join_element_wise("'", cells, ""), cells)
+    return pc.replace_substring_regex(cells, CELL_WITHIN, r"\1'\2")
 
 
 def _numbers(column):
@@ -205,8 +209,8 @@ def _spread(values, good):
 
 
 def _errors(model, table, broken, positions):
-    """For each row what is wrong with it, or None."""
-    problems = [[] for _ in broken]
+    """For each row what is wrong with it, or None, of shape (rows,)."""
+    problems = {}
     inputs = (*model.features, *model.optional)
     for name, position, wrong in zip(inputs, positions, broken.T, strict=True):
         if position is None:
@@ -214,5 +218,8 @@ def _errors(model, table, broken, positions):
         rows = np.flatnonzero(wrong)
         values = table.column(position).take(rows).to_pylist()  # a cell at a time takes thrice that
         for row, value in zip(rows.tolist(), values, strict=True):
-            problems[row].append(model.problem(name, value))
-    return ["; ".join(found) or None for found in problems]
+            problem = model.problem(name, value)
+            problems[row] = f"{problems[row]}; {problem}" if row in problems else problem
+    errors = np.full(len(broken), None)
+    errors[list(problems)] = list(problems.values())
+    return errors

@@ -14,8 +14,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import csv
 
+from liquidity.data import readers
 from liquidity.errors import MarketDataError
 from liquidity.output import replaced, unchanged
+from liquidity.processes import bounded_memory
 from liquidity.scoring.blocks import add_scores, csv_header, csv_lines, find_inputs, parse_inputs
 
 SUFFIXES = (".csv", ".csv.gz", ".parquet")  # what can be written too
@@ -196,7 +198,10 @@ def _tables(path, batches):
 def _reading(path):
     """What cannot be read is a MarketDataError, unlike what cannot be written."""
     try:
-        yield
+        with bounded_memory(readers.READ_BYTES):
+            yield
+    except MemoryError as error:
+        raise MarketDataError(readers.too_large(path)) from error
     except (OSError, pa.ArrowException) as error:
         kind = "Parquet" if path.name.endswith(".parquet") else "CSV"
         reason = str(error).strip().partition("\n")[0].rstrip(".") or repr(error)

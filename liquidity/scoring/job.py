@@ -6,7 +6,6 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 from mlflow.exceptions import MlflowException
-from rich.console import Console
 
 from liquidity.command import Parser, add_day_shift_option, run, whole_number
 from liquidity.contract import CHAMPION_URI, COIN
@@ -28,6 +27,7 @@ from liquidity.scoring.files import (
 )
 from liquidity.scoring.history import History
 from liquidity.scoring.remote import score_on_cluster
+from liquidity.terminal import Terminal
 
 PROG = "liquidity.scoring"
 
@@ -38,7 +38,7 @@ def main(argv=None):
     quieten_mlflow()
     return run(
         PROG,
-        lambda: score(args, Console()),
+        lambda: score(args, Terminal()),
         failures=(MlflowException, pa.ArrowException),
         afterwards="Nothing half-written is left; the same command does what is missing.",
     )

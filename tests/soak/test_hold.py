@@ -1,5 +1,6 @@
 """What holds under load and faults; slow, so `make soak` runs it."""
 
+import json
 import os
 import re
 import signal
@@ -8,10 +9,13 @@ import statistics
 import struct
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections import Counter
 from contextlib import suppress
 
 import mlflow
+import psutil
 import pytest
 from support import (
     BODY,
@@ -21,6 +25,7 @@ from support import (
     SHORT,
     Client,
     Load,
+    declared_as_gigabytes,
     full_only,
     memory,
     post,
@@ -322,3 +327,95 @@ def test_bodies_are_bounded_in_size_and_time(start_serve):
         thread.join()
     assert [b" 408 " in answer.partition(b"\r\n")[0] for answer in answers] == [True] * 50
     assert "Traceback" not in server.log.read_text()
+
+
+def heavy_bodies():
+    """Door, content type and body of what takes longest or most to read, by name."""
+    rows = json.dumps({"instances": [GOOD] * 100_000})
+    header = ",".join(GOOD)
+    objects = b'{"dataframe_records":[' + b",".join([b"%s"] * 4_000_000) + b"]}"
+    return {
+        "JSON of 100,000 rows": ("/invocations", "application/json", rows),
+        "JSON of millions of objects": (
+            "/invocations", "application/json", objects.replace(b"%s", b"{}")
+        ),
+        "JSON of millions of lists": (
+            "/invocations", "application/json", objects.replace(b"%s", b"[]")
+        ),
+        "CSV of 100,000 rows": ("/batch", "text/csv", f"{header}\n" + "1e7,1e8,0.01,1\n" * 100_000),
+        "CSV of 400,000 errors": ("/batch", "text/csv", f"{header}\n" + "-1,-1,-5,-1\n" * 100_000),
+        "Parquet that declares 4 GiB": (
+            "/invocations", "application/vnd.apache.parquet", declared_as_gigabytes(tuple(GOOD))
+        ),
+    }  # fmt: skip
+
+
+def family_memory(server):
+    """MB that the workers and their helpers hold, what they share counted once."""
+    total = 0
+    for process in psutil.Process(server.pid).children(recursive=True):
+        with suppress(psutil.Error):
+            total += process.memory_full_info().pss / 2**20
+    return total
+
+
+def test_no_body_takes_more_than_its_bounds_nor_keeps_what_it_took(registry, start_serve):
+    server = start_serve(MLFLOW_TRACKING_URI=mlflow.get_tracking_uri())
+    post(f"{server.url}/batch", "x\n" * 20_000, "text/csv")  # the helper is there
+    before = family_memory(server)
+    for name, (door, content_type, body) in heavy_bodies().items():
+        peak, end = [0], threading.Event()
+
+        def watch(peak=peak, end=end):
+            while not end.is_set():
+                peak[0] = max(peak[0], family_memory(server))
+                time.sleep(0.05)
+
+        thread = threading.Thread(target=watch)
+        thread.start()
+        status = send(server.url + door, content_type, body)
+        end.set()
+        thread.join()
+        time.sleep(1)
+        after = family_memory(server)
+        print(f"{name}: {status}; {before:.0f} MB, at most {peak[0]:.0f}, then {after:.0f}")
+        assert status in (200, 413)
+        assert peak[0] < 1500
+        assert after < before + 100
+    assert "Traceback" not in server.log.read_text()
+
+
+def test_heavy_bodies_leave_others_half_the_speed(registry, start_serve):
+    server = start_serve(MLFLOW_TRACKING_URI=mlflow.get_tracking_uri())
+    rate(server.url, seconds=2)
+    for name, (door, content_type, body) in heavy_bodies().items():
+        alone = rate(server.url, seconds=4)
+        end, answers = threading.Event(), Counter()
+
+        def run(door=door, content_type=content_type, body=body, end=end, answers=answers):
+            while not end.is_set():
+                answers[send(server.url + door, content_type, body)] += 1
+
+        threads = [threading.Thread(target=run) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        beside = rate(server.url, seconds=6)
+        end.set()
+        for thread in threads:
+            thread.join()
+        print(f"{name}: {dict(answers)}; {alone:.0f} requests/s alone, {beside:.0f} beside three")
+        assert beside >= alone / 2, name
+        assert set(answers) <= {200, 413}
+
+
+def send(url, content_type, body):
+    """The status; the answer is read and forgotten."""
+    body = body if isinstance(body, bytes) else body.encode()
+    request = urllib.request.Request(url, body, {"Content-Type": content_type})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as response:
+            response.read()
+            return response.status
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code

@@ -4,7 +4,9 @@ import json
 import resource
 import threading
 import time
+from collections import Counter
 
+import numpy as np
 import pytest
 
 from serve import background, prediction_log
@@ -86,7 +88,7 @@ def test_only_the_newest_files_are_kept(make_log, tmp_path, monkeypatch):
 
 
 def test_a_full_disk_is_said_once_and_leaves_no_half_line(make_log, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(prediction_log, "WAITING", 10)
+    monkeypatch.setattr(prediction_log, "WAITING_BYTES", 10 * prediction_log.ROW_BYTES)
     monkeypatch.setattr(background, "FLUSH_SECONDS", 60)  # flushed by hand
     log = make_log()
     log.put("first", "1", ["price"], [[1.5]], SCORES)
@@ -106,6 +108,34 @@ def test_a_full_disk_is_said_once_and_leaves_no_half_line(make_log, tmp_path, ca
     log.flush()
     log.flush()
     assert [line["request_id"] for line in lines_of(tmp_path)] == ["first", *map(str, range(11))]
+
+
+def test_what_waits_for_a_full_disk_is_bounded_in_bytes(make_log, tmp_path, monkeypatch):
+    """Requests of 100,000 rows that waited as requests of one row do would take gigabytes."""
+    monkeypatch.setattr(background, "FLUSH_SECONDS", 60)
+    monkeypatch.setattr(prediction_log, "WAITING_BYTES", 10 * 2**20)
+    rows, requests = 100_000, 12  # of 2.4 MB each
+    scores = {"liquidity": np.full(rows, 0.1), "level": np.full(rows, "Low")}
+    log = make_log()
+    append, sizes = log._append, []
+
+    def fail(lines):
+        raise OSError("disk full")
+
+    log._append = fail
+    for number in range(requests):
+        log.put(str(number), "1", ["price"], np.ones((rows, 1)), scores)
+        log.flush()
+    log._append = lambda lines: (sizes.append(len(lines)), append(lines))
+    started = time.monotonic()
+    log.flush()
+    assert time.monotonic() - started < 20
+    found = Counter(line["request_id"] for line in lines_of(tmp_path))
+    kept = 4
+    assert set(found.values()) == {rows}
+    assert list(found) == [str(number) for number in range(len(found))]
+    assert len(found) == kept + 1  # one was half written
+    assert max(sizes) < 2**20
 
 
 def test_a_path_that_cannot_be_written_fails_at_the_start(tmp_path):

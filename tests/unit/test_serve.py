@@ -428,13 +428,24 @@ def test_a_file_that_cannot_be_scored_says_why(client, body, message):
     assert message in error(client.post("/batch", data=body, content_type="text/csv"), 400)
 
 
-FORMULAS = ["=HYPERLINK(1)", "+1+cmd|x", "-2+3", "@SUM(A1)", "\t=1", "\r=1", " =1", "\uff1d1"]
-HARMLESS = ["-0.5", "+1e-5", "-$1,234.5", "-5%", "-", "--", "a=b", "", "'=1"]
+FORMULAS = ["=HYPERLINK(1)", "+1+cmd|x", "-2+3", "@SUM(A1)", " =1", "\uff1d1"]
+FORMULAS += ["\ufeff=1", "\u200b=1", "\x01=1", "\ufeff \ufeff@A1"]
+# Where the spreadsheet's language parts cells by semicolons, or an import by tabs.
+WITHIN = {
+    "\t=1": "'\t'=1",
+    "\r=1": "'\r'=1",
+    "a;=1": "a;'=1",
+    "a; \ufeff+x;@b": "a; \ufeff'+x;'@b",
+    'a;"=1"': 'a;"\'=1"',
+    "a\t=1": "a\t'=1",
+    "a\n=1": "a\n'=1",
+}
+HARMLESS = ["-0.5", "+1e-5", "-$1,234.5", "-5%", "-", "--", "a=b", "", "'=1", "a;b", "a; b=1"]
 
 
 def test_a_form_gets_its_file_back_without_formulas_and_a_program_as_it_was(client):
     """Whoever uploads a file on the page opens the answer in a spreadsheet."""
-    cells = [*FORMULAS, *HARMLESS, "=x,y"]
+    cells = [*FORMULAS, *WITHIN, *HARMLESS, "=x,y"]
     frame = pd.DataFrame([[cell, *ROW[:2], -0.5, 1] for cell in cells], columns=["=A1", *COLUMNS])
     body = frame.to_csv(index=False, quoting=csv.QUOTE_ALL).encode()
     verbatim = client.post("/batch", data=body, content_type="text/csv").data
@@ -442,7 +453,8 @@ def test_a_form_gets_its_file_back_without_formulas_and_a_program_as_it_was(clie
     read = {"dtype": str, "keep_default_na": False}
     plain, quoted = (pd.read_csv(io.BytesIO(text), **read) for text in (verbatim, safe))
     assert list(plain["=A1"]) == cells
-    assert list(quoted["'=A1"]) == [*(f"'{cell}" for cell in FORMULAS), *HARMLESS, "'=x,y"]
+    guarded = [*(f"'{cell}" for cell in FORMULAS), *WITHIN.values(), *HARMLESS, "'=x,y"]
+    assert list(quoted["'=A1"]) == guarded
     rest = plain.columns[1:]
     assert quoted[rest].equals(plain[rest])
     assert set(quoted["1h"]) == {"-0.5"}
@@ -522,6 +534,8 @@ def basic(password):
         ({"Authorization": basic("wrong")}, 401),
         ({"Authorization": "Digest x"}, 401),
         ({"Authorization": "Basic not-base64"}, 401),
+        ({"Authorization": "Basic"}, 401),
+        ({"Authorization": "Bearer"}, 401),
         ({"X-API-Key": "0123"}, 401),
         ({"Authorization": "Bearer 01234"}, 401),
         ({"Authorization": "Bearer 0123"}, 200),
@@ -543,6 +557,17 @@ def test_a_key_is_asked_for_where_one_is_set(make_client, headers, status):
         assert ("WWW-Authenticate" in response.headers) is (status == 401)
     assert client.get("/health").status_code == client.get("/ping").status_code == 200
     assert client.get("/nothing", headers=headers).status_code == (401 if status == 401 else 404)
+
+
+@pytest.mark.parametrize("key", ["a=b", "=ab", "ab=", "ab==", "a,b", 'a="b"', "a:b", "Basic"])
+def test_any_key_opens_every_door(make_client, key):
+    client = make_client(API_KEY=key)
+    for headers in ({"Authorization": f"Bearer {key}"}, {"Authorization": basic(key)}):
+        around = client.post("/predict", json=GOOD, headers=headers,
+                             environ_overrides={BODY: orjson.dumps(GOOD)})  # fmt: skip
+        through = client.post("/predict", json=GOOD, headers=headers)
+        answers = [around, through, client.get("/model", headers=headers)]
+        assert [answer.status_code for answer in answers] == [200] * 3
 
 
 def test_who_brings_the_key_as_a_token_goes_around_flask(make_client, monkeypatch):

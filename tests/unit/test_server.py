@@ -212,6 +212,14 @@ def test_settings_that_make_no_sense_are_one_sentence(start_serve, options, sett
     assert text.startswith("serve: ")
 
 
+def test_it_listens_on_ipv6(start_serve, free_port):
+    server = start_serve("--host", "::1", wait=False)
+    url = f"http://[::1]:{free_port}"
+    wait_for_http(f"{url}/health", server)
+    assert post(f"{url}/predict", GOOD)[0] == 200
+    assert f"Serving on {url} " in server.log.read_text()
+
+
 def test_ctrl_c_ends_it_as_any_other_command(start_serve, tmp_path):
     log = tmp_path / "predictions"
     server = start_serve(LIQUIDITY_PREDICTION_LOG=str(log))

@@ -1,0 +1,57 @@
+"""A CSV file in, its rows with their scores or their errors out: what is done without the model.
+
+Of a large file serve.unpacking does it.
+"""
+
+from liquidity.model.model import Forecast, Scorer
+from liquidity.scoring.blocks import (
+    add_scores,
+    csv_header,
+    csv_lines,
+    find_inputs,
+    parse_inputs,
+    without_formulas,
+)
+from serve.inputs import read_csv
+
+
+class Rules:
+    """What a file's cells are read and judged by; a model would not get through a pipe.
+
+    With the model's answer, `broken` of shape (rows, inputs) and `scores` of the rows that obey
+    the rules, it stands in for the model.
+    """
+
+    def __init__(self, model, known):
+        self.features, self.optional = list(model.features), tuple(model.optional)
+        self.rules, self.largest = known["rules"], known["largest"]
+
+    def problem(self, name, value):
+        """As the model says it."""
+        return (Scorer if name in self.features else Forecast).problem(self, name, value)
+
+    def broken(self, X):  # noqa: D102
+        return self.judged
+
+    def answer(self, X, threshold=None):  # noqa: D102
+        return self.scores
+
+
+def read_rows(body, rules):
+    """X of shape (rows, inputs); raises MarketDataError for columns that are missing."""
+    table = read_csv(body)
+    positions = find_inputs(table.schema.names, rules.features, rules.optional)
+    return parse_inputs(table, positions, rules)[0]
+
+
+def write_rows(body, rules, X, broken, scores, *, formulas):
+    """The file as bytes, each row with its scores or its error; without `formulas` no cell that a
+    spreadsheet would run.
+    """
+    rules.judged, rules.scores = broken, scores
+    table = read_csv(body)
+    positions = find_inputs(table.schema.names, rules.features, rules.optional)
+    scored = add_scores(rules, table, X, positions)
+    if not formulas:
+        scored = without_formulas(scored)
+    return csv_header(scored.column_names) + csv_lines(scored)

@@ -1,0 +1,94 @@
+"""Large and packed bodies: within bounds of memory and time, in a process of their own."""
+
+import io
+import os
+import signal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from support import COLUMNS, GOOD, INFO, ROW, declared_as_gigabytes
+
+from serve import inputs
+from serve.answers import score_table
+from serve.champion import Served
+from serve.inputs import PARQUET, InputError
+from serve.unpacking import Unpacker
+
+
+@pytest.fixture
+def unpacker():
+    unpacker = Unpacker()
+    yield unpacker
+    unpacker.close()
+
+
+def test_parquet_that_unpacks_to_gigabytes_is_refused(app):
+    body = declared_as_gigabytes(tuple(COLUMNS))
+    assert len(body) < 200_000
+    assert pq.ParquetFile(io.BytesIO(body)).metadata.num_rows == 1
+    response = app.test_client().post("/invocations", data=body, content_type=PARQUET)
+    assert response.status_code == 413
+    assert "takes more than 1 GiB" in response.json["message"]
+
+
+def test_texts_that_unfold_to_gigabytes_are_refused(unpacker):
+    coin = pa.DictionaryArray.from_arrays(np.zeros(50_000, np.int32), ["x" * 10**5])
+    table = pa.table({**{name: np.ones(50_000) for name in COLUMNS}, "coin": coin})
+    body = io.BytesIO()
+    pq.write_table(table, body, store_schema=False)
+    assert len(body.getvalue()) < 10**6
+    with pytest.raises(InputError, match="takes more than") as caught:
+        unpacker(inputs.parse_invocation, body.getvalue(), PARQUET, COLUMNS, ["coin"])
+    assert caught.value.status == 413
+
+
+def test_what_ends_the_reading_process_ends_only_that(unpacker):
+    with pytest.raises(InputError, match="or is damaged"):
+        unpacker(os.abort)
+    assert unpacker(len, b"12") == 2
+
+
+def test_a_helper_that_was_killed_is_replaced(unpacker):
+    helper = unpacker(os.getppid)
+    os.kill(helper, signal.SIGKILL)
+    os.waitid(os.P_PID, helper, os.WEXITED | os.WNOWAIT)
+    assert unpacker(len, b"12") == 2
+    assert unpacker(os.getppid) != helper
+
+
+def test_errors_come_back_as_they_were_raised(unpacker):
+    with pytest.raises(InputError, match="not valid JSON") as caught:
+        unpacker(inputs.parse_record, b"{", COLUMNS)
+    assert caught.value.status == 400
+    with pytest.raises(ZeroDivisionError) as caught:
+        unpacker(divmod, 1, 0)
+    assert "in _answer" in caught.value.__notes__[0]  # for the log
+
+
+@pytest.mark.parametrize("rows", [[ROW] * 2000, [[1, *ROW[1:]], *[ROW] * 2000], [[1e7, 1, 0, 1]]])
+def test_a_large_body_is_answered_as_a_small_one_is(app, inner, rows):
+    payload = {"dataframe_split": {"columns": COLUMNS, "data": rows}, "more": "x" * 40_000}
+    response = app.test_client().post("/invocations", json=payload)
+    expected = inner.answer(np.array(rows, float))["liquidity"].tolist()
+    assert [row["liquidity"] for row in response.json["predictions"]] == expected
+
+
+def test_a_broken_rule_in_a_large_body_is_named_as_it_was_sent(app):
+    for value, said in ((-3, "got -3."), (-3.5, "got -3.5.")):
+        rows = [GOOD] * 1000 + [GOOD | {"price": value}]
+        response = app.test_client().post("/invocations", json={"instances": rows})
+        assert "row 1000, column price" in response.json["message"]
+        assert said in response.json["message"]
+
+
+@pytest.mark.parametrize("formulas", [True, False])
+def test_a_large_file_comes_back_as_a_small_one_does(unpacker, inner, formulas):
+    body = b"24h_volume,mkt_cap,1h,price,note\n1e7,1e8,0.01,1,=A1\n-1,x,0,1,\n"
+    served = Served(inner, INFO)
+    here = score_table(served, body, formulas=formulas)
+    away = score_table(served, body, formulas=formulas, run=unpacker)
+    assert here[2:] == away[2:]
+    assert (b"'=A1" in here[3]) is not formulas
+    assert b"column mkt_cap: expected a finite number" in here[3]
