@@ -3,11 +3,11 @@
 import ctypes
 import hashlib
 import json
-import sys
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import mlflow
 import numpy as np
@@ -174,9 +174,7 @@ def load_checked(folder):
     """
     _check_files(Path(folder))
     try:
-        with _no_bytecode():
-            loaded = mlflow.pyfunc.load_model(str(folder), suppress_warnings=True)
-        model = loaded.unwrap_python_model()
+        model = _run_code(Path(folder))
         if hasattr(model, "scorer"):
             model = model.scorer
         else:  # format 2 knew one kind, which was one class
@@ -187,6 +185,21 @@ def load_checked(folder):
         raise ModelError(f"it cannot be loaded ({first_line(error)})") from error
     if not np.isfinite(answer["liquidity"]).all():
         raise ModelError("it does not score its own examples")
+    return model
+
+
+def _run_code(folder):
+    """The LiquidityModel of the code in `folder`, with its artifacts read.
+
+    mlflow.pyfunc.load_model hands a model of code over in a global of the process: of two that are
+    loaded at the same time, as a server does at its start, one can be taken for the other.
+    """
+    path = folder / "model.py"
+    module = ModuleType("model")
+    exec(compile(path.read_bytes(), path, "exec"), module.__dict__)
+    artifacts = {"forest": folder / FILES[2], "metadata": folder / FILES[3]}
+    model = module.LiquidityModel()
+    model.load_context(SimpleNamespace(artifacts=artifacts))
     return model
 
 
@@ -273,13 +286,3 @@ def return_freed_memory():
     """
     with suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
-
-
-@contextmanager
-def _no_bytecode():
-    """Leave no compiled file beside the model's code."""
-    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-    try:
-        yield
-    finally:
-        sys.dont_write_bytecode = before

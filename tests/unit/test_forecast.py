@@ -3,6 +3,8 @@
 import copy
 import json
 import pickle
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import mlflow
 import numpy as np
@@ -15,7 +17,7 @@ import train
 from liquidity import forecast_liquidity
 from liquidity.contract import EPSILON
 from liquidity.forecast.newest import forecast_alone, forecast_newest
-from liquidity.model.loading import load_model
+from liquidity.model.loading import fetched_model, load_checked, load_model
 from liquidity.model.model import EW7, history_features, keys
 from liquidity.scoring.job import main as score
 
@@ -415,3 +417,21 @@ def test_the_days_of_two_coins_and_a_day_without_a_date_are_refused(use, panel):
     frame.loc[frame.index[3], "date"] = None
     with pytest.raises(MlflowException, match="row 3, column date: expected a day"):
         forecast_liquidity(frame, horizons=[1])
+
+
+def test_models_that_are_loaded_at_the_same_time_are_not_taken_for_one_another(use):
+    """MLflow hands a model of code over in a global, and a server loads several at its start."""
+    uris = {horizon: f"models:/crypto-liquidity-{horizon}d@champion" for horizon in (1, 7)}
+    with fetched_model(uris[1]) as (_, first), fetched_model(uris[7]) as (_, second):
+        folders = {1: first, 7: second}
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
+        try:
+            with ThreadPoolExecutor(8) as pool:
+                asked = [1, 7] * 20
+                loaded = list(pool.map(lambda horizon: load_checked(folders[horizon]), asked))
+        finally:
+            sys.setswitchinterval(before)
+    assert len({id(model) for model in loaded}) == len(asked)
+    assert [model.horizon for model in loaded] == asked
+    assert "dbutils" not in sys.modules

@@ -73,7 +73,8 @@ def test_a_scoring_job_takes_folders_and_files_of_any_name(tmp_path):
 
 
 def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path, monkeypatch):
-    code = "from liquidity.scratch import lasting_folder as f; f(); print(f(), flush=True); input()"
+    code = "from liquidity.scratch import scratch_folder as f\n"
+    code += "with f(), f() as folder: print(folder, flush=True); input()"
     process = subprocess.Popen(
         [sys.executable, "-c", code], env=os.environ | {"TMPDIR": str(tmp_path)}, cwd=PROJECT,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
