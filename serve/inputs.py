@@ -240,9 +240,9 @@ def _expected(key):
 
 
 def _record_columns(key, rows, features):
-    for number, row in enumerate(_limited(rows)):
-        if type(row) is not dict:
-            raise InputError(f"{key}, row {number}: expected {_expected(key)}, got {_kind(row)}.")
+    if set(map(type, _limited(rows))) - {dict}:
+        number, row = next((n, row) for n, row in enumerate(rows) if type(row) is not dict)
+        raise InputError(f"{key}, row {number}: expected {_expected(key)}, got {_kind(row)}.")
     found = [name for name in features if not rows or any(name in row for row in rows)]
     try:
         return {name: [row[name] for row in rows] for name in found}

@@ -82,7 +82,7 @@ SAME_DAY = Kind(
     code={
         "e45dbe93e3515b1ebdf604654e3ff3da8849c259d1cd5c976e9a4c69b7274937": 2,
         "c8539d53a13c76811459eec9ff63abb0cdb367a29b72bcf86afdffaf241c44ee": 3,
-        "58e4917b4440d5ef842653be658e0c7c080c2164fa0206432429683246043ef6": 3,
+        "0013810b36eae26c1683413281f9bc724e447867cc8b52b65136fa8cfec2f178": 3,
     },
 )
 FORECAST = Kind(
@@ -92,7 +92,7 @@ FORECAST = Kind(
     params={"threshold": "double"},
     code={
         "c8539d53a13c76811459eec9ff63abb0cdb367a29b72bcf86afdffaf241c44ee": 3,
-        "58e4917b4440d5ef842653be658e0c7c080c2164fa0206432429683246043ef6": 3,
+        "0013810b36eae26c1683413281f9bc724e447867cc8b52b65136fa8cfec2f178": 3,
     },
 )
 KINDS = {"same-day": SAME_DAY, "forecast": FORECAST}

@@ -477,14 +477,14 @@ def day_number(value):
     """
     if not isinstance(value, str):
         return np.nan if _is_missing(value) else NOT_ALLOWED
-    text = value.strip()
+    text = value if len(value) <= LONGEST_DATE else value.strip()
     return _day_number(text) if len(text) <= LONGEST_DATE else NOT_ALLOWED
 
 
 # A panel repeats each date for every coin, and a server is asked about the same days all day.
 @functools.lru_cache(2**14)
 def _day_number(text):
-    if text in UNKNOWN_NAMES:
+    if (text := text.strip()) in UNKNOWN_NAMES:
         return np.nan
     if not ISO_DATE.fullmatch(text):
         return NOT_ALLOWED
