@@ -28,6 +28,7 @@ from liquidity.contract import (
 from liquidity.errors import ModelError, first_line
 from liquidity.model.graph import check_forest
 from liquidity.model.metadata import check_metadata
+from liquidity.runs.destination import check_files
 from liquidity.runs.store import check_store
 from liquidity.scratch import scratch_folder
 
@@ -158,6 +159,7 @@ def fetch_model(model_uri, folder):
     The pipeline is for review only. Nothing unexpected comes along: Python would run a compiled
     file beside model.py in its place.
     """
+    check_files(model_uri)
     repository = get_artifact_repository(model_uri)
     for name in FILES:
         repository.download_artifacts(name, folder)

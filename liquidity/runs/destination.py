@@ -105,13 +105,15 @@ def _check_writable(folder):
 
 
 def check_files(model_uri):
-    """Raise ModelError where the registry has a model whose folder on this machine is gone."""
+    """Raise ModelError, a clause without its end, where the registry has a model whose folder on
+    this machine is gone.
+    """
     try:
         location = get_artifact_repository(model_uri).repo.artifact_uri
     except Exception:  # whoever loads the model says what is wrong with it
         return
     if is_local_uri(location) and not os.path.exists(folder := local_file_uri_to_path(location)):
         raise ModelError(
-            f"The model {model_uri} was registered with its files in {folder}, which is not there: "
-            "put the folder back, or a link to where it is now (MLflow keeps the path for ever)."
+            f"it was registered with its files in {folder}, which is not there: put the folder "
+            "back, or a link to where it is now (MLflow keeps the path for ever)"
         )

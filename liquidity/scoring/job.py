@@ -15,7 +15,6 @@ from liquidity.executors import LOCAL, add_scheduler_option
 from liquidity.model.loading import fetched_model
 from liquidity.output import behind_links, refuse_existing
 from liquidity.progress import rows_progress
-from liquidity.runs.destination import check_files
 from liquidity.runs.store import check_store, quieten_mlflow
 from liquidity.scoring.blocks import unscored
 from liquidity.scoring.files import (
@@ -78,7 +77,6 @@ def score(args, console):
     coverage = None
     if missing:
         check_store()
-        check_files(args.model_uri)
         with fetched_model(args.model_uri) as (model, folder):
             check_headers(missing, [*model.features, COIN] if args.top else model.features)
             history = History(day_shift=args.day_shift) if model.optional else None

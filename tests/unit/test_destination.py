@@ -12,6 +12,7 @@ from support import SMALL, all_runs
 import train
 from liquidity.contract import CHAMPION_URI
 from liquidity.errors import ModelError, SettingsError, TrackingError
+from liquidity.model.loading import load_model
 from liquidity.processes import process_tag
 from liquidity.runs.destination import check_destination, check_files
 from liquidity.runs.records import PROCESS
@@ -113,13 +114,13 @@ def test_a_project_that_was_moved_says_where_its_files_should_be(
             )
         database.commit()
     with pytest.raises(ModelError, match=r"away/mlruns/\S+, which is not there: put the folder ba"):
-        check_files(CHAMPION_URI)
+        load_model(CHAMPION_URI)
     assert train.main(SMALL) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert f"keeps its files in {tmp_path}/away/mlruns/1, which is not there" in line
     assert not (tmp_path / "away").exists()
     (tmp_path / "away").symlink_to(tmp_path / "moved")
-    check_files(CHAMPION_URI)
+    load_model(CHAMPION_URI)
     assert check_destination(train.EXPERIMENT).files == f"{tmp_path}/away/mlruns/1"
 
 
