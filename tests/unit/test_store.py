@@ -7,6 +7,7 @@ import os
 import py_compile
 import re
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -86,16 +87,16 @@ def test_a_folder_that_another_process_has_locked_is_waited_for_aloud(
 
 def test_a_new_store_appears_when_it_is_complete(tmp_path, monkeypatch):
     """A job that was stopped while MLflow made the tables left a store that no job could use."""
-    code = "from liquidity.runs.store import check_store; check_store()"
+    code = "import os, pathlib, signal; from liquidity.runs.store import check_store\n"
+    # When all tables are made, at the latest moment before the store has its name.
+    code += "pathlib.Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\ncheck_store()"
     environment = os.environ | {
         "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db",
         "PYTHONPATH": str(PROJECT),
     }
-    with subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=environment) as job:
-        while not any(path.stat().st_size > 100_000 for path in tmp_path.glob("*")):
-            assert job.poll() is None
-            time.sleep(0.01)
-        job.kill()
+    killed = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment)
+    assert killed.returncode == -signal.SIGKILL
+    assert any(path.stat().st_size > 100_000 for path in tmp_path.iterdir())
     assert not (tmp_path / "mlflow.db").exists()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     check_store()
