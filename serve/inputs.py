@@ -224,7 +224,7 @@ def _json_columns(payload, features):
     rows = payload[key]
     if key == "dataframe_split":
         return _split_columns(rows, features)
-    if isinstance(rows, list) and key != "inputs":
+    if isinstance(rows, list):
         return _record_columns(key, rows, features)
     if isinstance(rows, dict) and key != "dataframe_records":
         return _named_columns(key, rows, features)
@@ -236,7 +236,7 @@ def _expected(key):
         return f"a list of objects such as {RECORDS_HINT}"
     if key == "rows":
         return f"a list of objects such as {DAYS_HINT}"
-    return "an object of lists, one per column"
+    return "an object of lists, one per column, or a list of objects"
 
 
 def _record_columns(key, rows, features):

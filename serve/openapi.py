@@ -199,7 +199,7 @@ def _payload(fields, threshold):
         "dataframe_records": rows,
         "dataframe_split": split,
         "instances": rows,
-        "inputs": columns,
+        "inputs": {"oneOf": [columns, rows]},
     }
     return {"oneOf": [_object({key: form, **params}, [key]) for key, form in forms.items()]}
 

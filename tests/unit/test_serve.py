@@ -82,6 +82,15 @@ def test_inputs_may_be_one_row(client, scalar):
     assert len(client.post("/invocations", json={"inputs": values}).json["predictions"]) == 1
 
 
+def test_inputs_may_be_a_list_of_rows(client):
+    by_rows, records = (
+        client.post("/invocations", json={key: PAYLOADS["instances"]})
+        for key in ("inputs", "instances")
+    )
+    assert by_rows.status_code == 200
+    assert by_rows.json == records.json
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -263,7 +272,8 @@ def test_a_body_that_is_no_json_object_is_refused(client, door, body, message):
         ({"dataframe_records": GOOD}, "expected a list of objects .*got an object"),
         ({"dataframe_records": [GOOD, 5]}, "row 1: expected .*got a number"),
         ({"instances": [ROW]}, "instances, row 0: expected .*got a list"),
-        ({"inputs": [ROW]}, "expected an object of lists, one per column, got a list"),
+        ({"inputs": [ROW]}, "inputs, row 0: expected an object of lists, one per column, or a lis"),
+        ({"inputs": 5}, "expected an object of lists, one per column, or a list of objects, got a"),
         ({"inputs": {**GOOD, "price": [1, 2]}}, "equal length, got .*price 2"),
         ({"dataframe_split": [1]}, "dataframe_split: expected"),
         ({"dataframe_split": {"columns": COLUMNS}}, "without a list `data`"),

@@ -24,12 +24,13 @@ FORMS = {
     "dataframe_records": [GOOD, GOOD],
     "instances": [GOOD, GOOD],
     "inputs": {name: [value, value] for name, value in GOOD.items()},
+    "inputs, by rows": [GOOD, GOOD],
 }
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_of_json_is_answered_alike(server, model, form):
-    status, answer = post(server, {form: FORMS[form]})
+    status, answer = post(server, {form.partition(",")[0]: FORMS[form]})
     expected = model.predict(pd.DataFrame([GOOD, GOOD])).to_dict("records")
     assert (status, answer) == (200, {"predictions": expected})
 
