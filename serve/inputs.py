@@ -240,7 +240,11 @@ def _expected(key):
 
 
 def _record_columns(key, rows, features):
-    if set(map(type, _limited(rows))) - {dict}:
+    try:
+        return {name: [row[name] for row in _limited(rows)] for name in features}
+    except (KeyError, TypeError):
+        pass  # a name that not all rows have, or a row that is no object
+    if set(map(type, rows)) - {dict}:
         number, row = next((n, row) for n, row in enumerate(rows) if type(row) is not dict)
         raise InputError(f"{key}, row {number}: expected {_expected(key)}, got {_kind(row)}.")
     found = [name for name in features if not rows or any(name in row for row in rows)]
