@@ -18,12 +18,13 @@ def scratch_folder():
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        os.close(lock)
+        if lock is not None:
+            os.close(lock)
 
 
 def _make():
-    """A folder of its own, and the descriptor that keeps it locked. Those that nobody keeps locked
-    are of processes that were killed.
+    """A folder of its own, and the descriptor that keeps it locked, None where there are no locks.
+    Those that nobody keeps locked are of processes that were killed.
     """
     for left in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         with suppress(OSError):  # others' folders, or removed by now
@@ -33,17 +34,23 @@ def _make():
                 os.close(lock)
     while True:
         folder = Path(tempfile.mkdtemp(prefix=PREFIX))
-        with suppress(FileNotFoundError):  # taken for a leftover before it was locked
+        try:
             lock = _lock(folder)
-            if lock is not None and folder.exists():
-                return folder, lock
+        except FileNotFoundError:  # taken for a leftover before it was locked
+            continue
+        except OSError:  # a file system without locks, where nothing is taken for one
+            return folder, None
+        if lock is not None and folder.exists():
+            return folder, lock
 
 
 def _lock(folder):
     lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except OSError as error:
         os.close(lock)
+        if not isinstance(error, BlockingIOError):
+            raise
         return None
     return lock

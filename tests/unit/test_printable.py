@@ -1,5 +1,6 @@
 """Names that others gave, and passwords, on terminals and in logs; what a kill leaves."""
 
+import errno
 import io
 import logging
 import os
@@ -89,3 +90,16 @@ def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path, monkeypatch
     with scratch.scratch_folder() as folder:
         assert list(tmp_path.iterdir()) == [folder]
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_system_without_locks_is_done_without(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(scratch.fcntl, "flock", refuse)
+    monkeypatch.setattr(scratch.tempfile, "tempdir", str(tmp_path))
+    (tmp_path / f"{scratch.PREFIX}another").mkdir()  # perhaps of a process that lives
+    with scratch.scratch_folder() as folder:
+        assert len(list(tmp_path.iterdir())) == 2
+    assert [path.name for path in tmp_path.iterdir()] == [f"{scratch.PREFIX}another"]
+    assert not folder.exists()
