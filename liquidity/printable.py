@@ -16,5 +16,9 @@ PASSWORD = re.compile(
 
 def printable(text):
     """The text with control characters written as Python writes them, and *** for passwords."""
-    text = PASSWORD.sub(lambda found: f"{found[1] or found[2]}***", text)
-    return CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+    return CONTROL.sub(lambda found: ascii(found[0])[1:-1], without_passwords(text))
+
+
+def without_passwords(text):
+    """The text with *** for the password of each URI in it."""
+    return PASSWORD.sub(lambda found: f"{found[1] or found[2]}***", text)

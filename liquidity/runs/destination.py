@@ -14,8 +14,8 @@ from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.uri import is_local_uri
 
 from liquidity.errors import ModelError, SettingsError, TrackingError, first_line
+from liquidity.printable import without_passwords
 from liquidity.runs.records import PROCESS
-from liquidity.runs.store import without_passwords
 
 ANOTHER = (
     "train into another experiment (--experiment NAME, or `mlflow run --experiment-name NAME`) "

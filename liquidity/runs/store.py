@@ -13,6 +13,7 @@ import mlflow.store.db_migrations
 import sqlalchemy
 
 from liquidity.errors import TrackingError, first_line
+from liquidity.printable import without_passwords
 
 # What MLflow makes of the status codes 401 and 403.
 REFUSED = ("UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED", "PERMISSION_DENIED")
@@ -53,11 +54,6 @@ def check_store():
     except Exception as error:  # from SQLAlchemy, sqlite3, the file system or HTTP
         where = f"The MLflow store at {' and '.join(uris)}"
         raise TrackingError(without_passwords(f"{where} {_what_is_wrong(error)}")) from error
-
-
-def without_passwords(text):
-    """A text with *** for the password of each URI in it."""
-    return re.sub(r"(://[^\s:/@]*):[^\s/]*@", r"\1:***@", text)
 
 
 def _what_is_wrong(error):
