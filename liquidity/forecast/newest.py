@@ -22,11 +22,9 @@ EPOCH = date(1970, 1, 1)
 def forecast_alone(model, values, coin, date, threshold=None):
     """What the model says of one row, to the same bits, as Python's own values.
 
-    `values` are its numbers in the order of `features`. None where a rule is broken, or where the
-    model has no such way: `check` and `answer` say what there is to say.
+    `values` are its numbers in the order of `features`. None where a rule is broken: `check` says
+    which.
     """
-    if not hasattr(model, "forecast_row"):
-        return None
     coin, day = coin_number(coin, {}), day_number(date)
     rules = zip(model.lowest.tolist(), values, strict=True)
     if NOT_ALLOWED in (coin, day) or not all(low <= v <= model.largest for low, v in rules):
@@ -58,26 +56,12 @@ def forecast_newest(models, columns):
     history, days_used, newest = last_features(X[:, -1], *X[:, :-2].T)
     history, days_used = history[0].tolist(), int(days_used[0])
     *values, _, day = X[newest].tolist()
-    forecasts = [
-        {
-            "horizon": horizon,
-            "date": _iso(day + horizon),
-            **_answer_row(model, history, days_used, values),
-        }
-        for horizon, model in sorted(models.items())
-    ]
-    return {"date": _iso(day), "days_used": days_used, "forecasts": forecasts}
-
-
-def _answer_row(model, history, days_used, values):
-    """The answer's columns but days_used, which is that of all horizons."""
-    if hasattr(model, "forecast_row"):
+    forecasts = []
+    for horizon, model in sorted(models.items()):
         answer = model.forecast_row(history, days_used, values)
-    else:  # the code of the first forecasts
-        answer = model.forecast(np.array([history]), np.array([days_used]), np.array([values]))
-        answer = {name: value[0].item() for name, value in answer.items()}
-    del answer["days_used"]
-    return answer
+        del answer["days_used"]  # it is that of all horizons
+        forecasts.append({"horizon": horizon, "date": _iso(day + horizon), **answer})
+    return {"date": _iso(day), "days_used": days_used, "forecasts": forecasts}
 
 
 def _check_days(days, columns):

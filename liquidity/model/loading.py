@@ -5,7 +5,7 @@ import hashlib
 import json
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -176,11 +176,7 @@ def load_checked(folder):
     """
     _check_files(Path(folder))
     try:
-        model = _run_code(Path(folder))
-        if hasattr(model, "scorer"):
-            model = model.scorer
-        else:  # format 2 knew one kind, which was one class
-            model.optional, model.horizon = (), 0
+        model = _completed(_run_code(Path(folder)))
         values = zip(*(coin["values"] for coin in model.metadata["examples"]), strict=True)
         answer = model.answer(model.parse(dict(zip(model.features, values, strict=True))))
     except Exception as error:  # whatever a broken file makes of ONNX Runtime, JSON or NumPy
@@ -188,6 +184,23 @@ def load_checked(folder):
     if not np.isfinite(answer["liquidity"]).all():
         raise ModelError("it does not score its own examples")
     return model
+
+
+def _completed(model):
+    """The scorer of a LiquidityModel, with what later code expects of one."""
+    if not hasattr(model, "scorer"):  # format 2 knew one kind, which was one class
+        model.optional, model.horizon = (), 0
+        return model
+    scorer = model.scorer
+    if scorer.optional and not hasattr(scorer, "forecast_row"):  # the code of the first forecasts
+        scorer.lowest, scorer.forecast_row = scorer._lowest, partial(_forecast_row, scorer)
+    return scorer
+
+
+def _forecast_row(scorer, history, days_used, values, threshold=None):
+    """As Forecast.forecast_row of model.py has it."""
+    rows = np.array([history]), np.array([days_used]), np.array([values])
+    return {name: v[0].item() for name, v in scorer.forecast(*rows, threshold).items()}
 
 
 def _run_code(folder):

@@ -5,6 +5,7 @@ import json
 import pickle
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import mlflow
 import numpy as np
@@ -17,7 +18,7 @@ import train
 from liquidity import forecast_liquidity
 from liquidity.contract import EPSILON
 from liquidity.forecast.newest import forecast_alone, forecast_newest
-from liquidity.model.loading import fetched_model, load_checked, load_model
+from liquidity.model.loading import _completed, fetched_model, load_checked, load_model
 from liquidity.model.model import EW7, history_features, keys
 from liquidity.scoring.job import main as score
 
@@ -289,6 +290,8 @@ def test_models_of_the_first_code_are_asked_their_way(use, panel, monkeypatch):
     expected = forecast_newest(models, columns)
     for each in models.values():
         monkeypatch.delattr(type(each), "forecast_row")
+        each._lowest = each.__dict__.pop("lowest")
+    models = {h: _completed(SimpleNamespace(scorer=each)) for h, each in models.items()}
     assert forecast_newest(models, columns) == expected
 
 
