@@ -225,8 +225,10 @@ def _new_to_both(sets, splits, horizon):
     new = {owner: (rows["set"] == "test").to_numpy(copy=True) for owner, rows in sets.items()}
     for trained in sets.values():
         seen = trained[trained["set"] == "train"]
-        for owner, rows in sets.items():
-            new[owner][new[owner]] = ~_known(rows[new[owner]], seen, splits, horizon)
+        left = [rows[new[owner]] for owner, rows in sets.items()]
+        known = _known(pd.concat(left), seen, splits, horizon)  # of both at once: it sorts `seen`
+        for owner, part in zip(sets, np.split(known, [len(left[0])]), strict=True):
+            new[owner][new[owner]] = ~part
     return new
 
 
@@ -238,15 +240,15 @@ def _known(rows, seen, splits, horizon):
     if "date" in splits:  # days around a row tell what came after it
         last = rows[COIN].map(seen.groupby(COIN)[DATE].max())
         known |= (rows[DATE] <= last + pd.Timedelta(days=horizon)).to_numpy()
-    if len(rows) and len(seen):
-        # The same row under another name, rounded otherwise.
-        logs = [
-            np.nan_to_num(np.log(np.maximum(each[[VOLUME, MARKET_CAP, PRICE]], 1e-12)), nan=-99)
-            for each in (seen, rows)
-        ]
-        distance, _ = KDTree(logs[0], metric="chebyshev").query(logs[1])
-        known |= distance[:, 0] <= SAME
+    if len(seen) and not known.all():  # the same row under another name, rounded otherwise
+        distance, _ = KDTree(_sizes(seen), metric="chebyshev").query(_sizes(rows[~known]))
+        known[~known] = distance[:, 0] <= SAME
     return known
+
+
+def _sizes(rows):
+    """Logarithms of volume, cap and price, of shape (rows, 3)."""
+    return np.nan_to_num(np.log(np.maximum(rows[[VOLUME, MARKET_CAP, PRICE]], 1e-12)), nan=-99)
 
 
 def _apart(rows, new):
