@@ -81,14 +81,8 @@ def build_flask(champion, forecasts):
 
 def start_champion(settings, metrics):
     """The champion of MODEL_URI, loaded if it can be within seconds, and watched."""
-    champion = Champion(
-        settings.model_uri,
-        refresh_seconds=settings.refresh_seconds,
-        cache_dir=settings.cache_dir,
-        check=partial(rehearse, build=build_flask),
-        on_swap=metrics.swapped,
-        on_follow=metrics.followed,
-        on_failure=metrics.refresh_failed,
+    champion = follow(
+        settings.model_uri, settings, metrics, on_swap=metrics.swapped, on_follow=metrics.followed
     )
     champion.start()
     return champion
@@ -97,14 +91,12 @@ def start_champion(settings, metrics):
 def start_forecasts(settings, metrics):
     """The forecast champions, which are loaded in their own time and watched."""
     champions = [
-        Champion(
+        follow(
             uri,
-            refresh_seconds=settings.refresh_seconds,
-            cache_dir=settings.cache_dir,
-            check=partial(rehearse, build=build_flask),
+            settings,
+            metrics,
             on_swap=metrics.forecast_swapped,
             on_follow=metrics.forecast_followed,
-            on_failure=metrics.refresh_failed,
             optional=True,
         )
         for uri in settings.forecasts
@@ -112,6 +104,18 @@ def start_forecasts(settings, metrics):
     for champion in champions:
         champion.start(wait=False)
     return Forecasts(champions)
+
+
+def follow(model_uri, settings, metrics, **options):
+    """A Champion, which has yet to start."""
+    return Champion(
+        model_uri,
+        refresh_seconds=settings.refresh_seconds,
+        cache_dir=settings.cache_dir,
+        check=partial(rehearse, build=build_flask),
+        on_failure=metrics.refresh_failed,
+        **options,
+    )
 
 
 def close_app(app):
