@@ -239,6 +239,36 @@ def free_port():
 
 
 @pytest.fixture
+def two_versions(store, build_model):
+    """A store with two versions of different forests, the first of them champion."""
+    store.create_registered_model(MODEL_NAME)
+    for trees in (3, 5):
+        store.create_model_version(MODEL_NAME, build_model(trees))
+    store.set_registered_model_alias(MODEL_NAME, "champion", "1")
+    return store
+
+
+@pytest.fixture
+def make_disk(tmp_path):
+    """Mount a disk of so many bytes, as `mount` has them; returns its folder."""
+    mounted = []
+
+    def make(size):
+        folder = tmp_path / "disk"
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"no small disk can be mounted here: {done.stderr.strip()}")
+        mounted.append(folder)
+        return folder
+
+    yield make
+    for folder in mounted:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.fixture
 def start_serve(tmp_path, complete, free_port):
     """Start `python -m serve` over the registry of a finished run; returns the process, by
     default when every worker has a model.

@@ -7,7 +7,6 @@ import random
 import shutil
 import signal
 import sqlite3
-import subprocess
 import time
 from collections import Counter
 from contextlib import closing
@@ -261,16 +260,9 @@ def test_two_trainings_at_once_on_one_store_both_end(whole, store, tmp_path):
 
 
 @pytest.fixture
-def small_disk(tmp_path):
+def small_disk(make_disk):
     """A folder that holds 64 MiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)]
-    mounted = subprocess.run(mount, capture_output=True, text=True)
-    if mounted.returncode:
-        pytest.skip(f"a small disk takes root: {mounted.stderr}")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    return make_disk("64m")
 
 
 def test_a_full_disk_ends_the_job_and_leaves_the_champion_alone(whole, tmp_path, store, small_disk):

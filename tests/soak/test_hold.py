@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 import mlflow
 import numpy as np
@@ -46,12 +46,8 @@ FOLLOW_SECONDS = 10  # a moved alias on a machine whose cores are all busy
 
 
 @pytest.fixture
-def registry(store, build_model):
-    """Two versions of different scores: `{version: score}`, version 1 is champion."""
-    store.create_registered_model(NAME)
-    for trees in (3, 5):
-        store.create_model_version(NAME, build_model(trees))
-    store.set_registered_model_alias(NAME, "champion", "1")
+def registry(two_versions):
+    """The scores of the two versions, which differ: `{version: score}`."""
     scores = {}
     for version in ("1", "2"):
         model = mlflow.pyfunc.load_model(f"models:/{NAME}/{version}").unwrap_python_model().scorer
@@ -200,20 +196,14 @@ def test_clients_that_break_off_leave_others_half_the_speed(registry, start_serv
     address = tuple(server.url.removeprefix("http://").split(":"))
     rate(server.url, seconds=2)
     alone, before = rate(server.url, seconds=4), memory(server)
-    end, answers = threading.Event(), Counter()
 
-    def run():
-        while not end.is_set():
-            answers[misbehave(address)] += 1
-            time.sleep(0.02)
+    def once():
+        answer = misbehave(address)
+        time.sleep(0.02)
+        return answer
 
-    threads = [threading.Thread(target=run) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    beside = rate(server.url, seconds=4)
-    end.set()
-    for thread in threads:
-        thread.join()
+    with repeated(once, many=4) as answers:
+        beside = rate(server.url, seconds=4)
     assert sum(answers.values()) >= 200
     assert set(answers) == {True} or misbehave is half_closed
     assert beside >= alone / 2
@@ -397,22 +387,33 @@ def test_heavy_bodies_leave_others_half_the_speed(registry, start_serve):
     rate(server.url, seconds=2)
     for name, (door, content_type, body) in heavy_bodies().items():
         alone = rate(server.url, seconds=4)
-        end, answers = threading.Event(), Counter()
-
-        def run(door=door, content_type=content_type, body=body, end=end, answers=answers):
-            while not end.is_set():
-                answers[send(server.url + door, content_type, body)] += 1
-
-        threads = [threading.Thread(target=run) for _ in range(3)]
-        for thread in threads:
-            thread.start()
-        beside = rate(server.url, seconds=6)
-        end.set()
-        for thread in threads:
-            thread.join()
+        with repeated(send, server.url + door, content_type, body, many=3) as answers:
+            beside = rate(server.url, seconds=6)
         print(f"{name}: {dict(answers)}; {alone:.0f} requests/s alone, {beside:.0f} beside three")
         assert beside >= alone / 2, name
         assert set(answers) <= {200, 413}
+
+
+@contextmanager
+def repeated(act, *args, many):
+    """Call `act(*args)` again and again in so many threads for the time of the with block; yields
+    the count of what it returns.
+    """
+    end, answers = threading.Event(), Counter()
+
+    def run():
+        while not end.is_set():
+            answers[act(*args)] += 1
+
+    running = [threading.Thread(target=run) for _ in range(many)]
+    for thread in running:
+        thread.start()
+    try:
+        yield answers
+    finally:
+        end.set()
+        for thread in running:
+            thread.join()
 
 
 def send(url, content_type, body):

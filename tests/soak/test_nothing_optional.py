@@ -33,26 +33,9 @@ FOLLOWED = 2  # seconds after which both workers have to answer with the version
 
 
 @pytest.fixture
-def registry(store, build_model):
-    """Two versions, the first of them champion."""
-    store.create_registered_model(NAME)
-    for trees in (3, 5):
-        store.create_model_version(NAME, build_model(trees))
-    store.set_registered_model_alias(NAME, "champion", "1")
-    return store
-
-
-@pytest.fixture
-def small_disk(tmp_path):
+def small_disk(make_disk):
     """A folder on a disk of a megabyte."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
-    mounted = subprocess.run(mount, capture_output=True, text=True)
-    if mounted.returncode:
-        pytest.skip(f"no small disk can be mounted here: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    return make_disk("1m")
 
 
 @pytest.fixture
@@ -116,7 +99,7 @@ def seconds_until_followed(url, version):
 
 
 def test_nothing_optional_stops_serving_or_following(
-    registry, serve_into_a_pipe, small_disk, tmp_path
+    two_versions, serve_into_a_pipe, small_disk, tmp_path
 ):
     """Nobody reads the log, TMPDIR is full, the cache and the metrics' folder are gone, and all of
     it at once.
@@ -133,7 +116,7 @@ def test_nothing_optional_stops_serving_or_following(
         before = memory(server)
         for number in range(SWAPS):
             version = "12"[(number + 1) % 2]
-            registry.set_registered_model_alias(NAME, "champion", version)
+            two_versions.set_registered_model_alias(NAME, "champion", version)
             waits.append(seconds_until_followed(server.url, version))
             with urllib.request.urlopen(f"{server.url}/metrics", timeout=5) as response:
                 assert b"liquidity_requests_total" in response.read()
@@ -151,7 +134,7 @@ def test_nothing_optional_stops_serving_or_following(
     )
 
 
-def test_a_worker_that_is_killed_meanwhile_is_replaced(registry, serve_into_a_pipe, small_disk):
+def test_a_worker_that_is_killed_meanwhile_is_replaced(two_versions, serve_into_a_pipe, small_disk):
     """The new one starts without disk and log, and goes on counting where the other ended."""
     server = serve_into_a_pipe(TMPDIR=str(small_disk))
     for _ in range(1000):
@@ -179,7 +162,7 @@ def test_a_worker_that_is_killed_meanwhile_is_replaced(registry, serve_into_a_pi
 
 
 def test_a_log_whose_disk_is_full_or_whose_reader_has_gone_stops_nothing(
-    registry, start_serve, small_disk
+    two_versions, start_serve, small_disk
 ):
     fill(small_disk)
     with Path(small_disk, "full").open("ab") as full:
@@ -187,7 +170,7 @@ def test_a_log_whose_disk_is_full_or_whose_reader_has_gone_stops_nothing(
     wait_for_http(f"{server.url}/health", server)
     for _ in range(500):
         assert post(f"{server.url}/predict", GOOD)[0] == 200
-    registry.set_registered_model_alias(NAME, "champion", "2")
+    two_versions.set_registered_model_alias(NAME, "champion", "2")
     assert seconds_until_followed(server.url, "2") < FOLLOWED
     with urllib.request.urlopen(f"{server.url}/metrics", timeout=5) as response:
         lost = [
