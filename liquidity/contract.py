@@ -34,6 +34,7 @@ class Column:
 
 # Columns of a snapshot file.
 COIN, DATE, SYMBOL = "coin", "date", "symbol"
+ID = "id"  # where a file has it, it and not the name tells which rows are one asset
 PRICE, VOLUME, MARKET_CAP = "price", "24h_volume", "mkt_cap"
 CHANGE_1H = "1h"
 CHANGES = [CHANGE_1H, "24h", "7d"]
@@ -41,7 +42,6 @@ TARGET, LEVEL = "liquidity", "liquidity_level"
 KEYS = [COIN, DATE]
 NUMBERS = [PRICE, *CHANGES, VOLUME, MARKET_CAP, TARGET]
 COLUMNS = [DATE, COIN, SYMBOL, *NUMBERS]
-ALIASES = {"volume": VOLUME}
 FRACTION = "fraction"
 CHANGE_RULE = Rule(-1)
 
@@ -63,6 +63,13 @@ INPUTS = {
 FEATURES = list(INPUTS)
 # Those of a forecast, beside the coin and the date that it may know; 1h says nothing of days.
 FORECAST_FEATURES = [VOLUME, MARKET_CAP, PRICE]
+# What says that a name is not known, as pandas and MLflow's CSV door have it.
+UNKNOWN_NAMES = {
+    *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN"),
+    *("<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"),
+}
+FIRST_YEAR, LAST_YEAR = 2009, 2099  # of a date: from Bitcoin's first block on
+MOST_COLUMNS = 1000  # of a file: each takes memory, however little is in it
 LARGEST = 1e18  # no price, volume or capitalisation in USD comes near it
 
 # The target.

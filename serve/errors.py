@@ -44,7 +44,7 @@ def register_errors(app, *, page):
     answer = partial(_answer, page=page)
     handlers = {
         InputError: lambda e: answer(e.status, str(e)),
-        MarketDataError: lambda e: answer(400, f"{e}."),  # a file's header
+        MarketDataError: lambda e: answer(400, str(e)),  # a file's header
         NoModel: lambda e: answer(503, str(e)),
         HelperLost: partial(_helper_lost, answer),
         MlflowException: partial(_model_error, answer),

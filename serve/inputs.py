@@ -14,10 +14,17 @@ import pyarrow as arrow
 from pyarrow import csv, parquet
 
 from liquidity.contract import COIN, DATE, FORECAST_FEATURES, INPUTS
+from liquidity.data.content import is_packed
 from serve.limits import LARGE, MAX_COLUMNS, MAX_ROWS
 
 JSON, CSV, PARQUET = "application/json", "text/csv", "application/vnd.apache.parquet"
 FORMS = URL_ENCODED, MULTIPART = "application/x-www-form-urlencoded", "multipart/form-data"
+# Of a file that is scored as a whole; what it is, its content says.
+TABLES = (
+    CSV, MULTIPART, JSON, PARQUET, "text/tab-separated-values", "application/zip",
+    "application/gzip", "application/octet-stream",
+    "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+)  # fmt: skip
 PAYLOADS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 PARQUET_ERRORS = (OSError, ValueError, OverflowError, arrow.ArrowException)
 # A coin as documents and messages show one.
@@ -115,13 +122,13 @@ def check_content_type(content_type, accepted):
 
 def is_heavy(body, content_type):
     """Whether to read the body may take long, or more memory than the body has bytes."""
-    return len(body) > LARGE or PARQUET in (content_type or "").lower()
+    return len(body) > LARGE or PARQUET in (content_type or "").lower() or is_packed(body)
 
 
-def uploaded_csv(request):
-    """The bytes of a CSV file, sent as the form's `file` or as the body itself."""
+def uploaded_file(request):
+    """The bytes of a file, sent as the form's `file` or as the body itself."""
     if request.mimetype != MULTIPART:
-        check_content_type(request.content_type, (CSV, MULTIPART))
+        check_content_type(request.content_type, TABLES)
         return request.get_data()
     if file := request.files.get("file"):
         return file.read()
@@ -167,7 +174,7 @@ def _read_parquet(body, features, optional):
         raise
     except PARQUET_ERRORS as error:
         raise _no_parquet(error) from None
-    _check_count(rows)
+    check_count(rows)
     for name, type_ in types.items():
         if name in optional:
             if not (arrow.types.is_string(type_) or arrow.types.is_large_string(type_)):
@@ -187,11 +194,12 @@ def _no_parquet(error):
 
 
 def _limited(rows):
-    _check_count(len(rows))
+    check_count(len(rows))
     return rows
 
 
-def _check_count(rows):
+def check_count(rows):
+    """The number of rows; raises InputError 413 for too many."""
     if rows > MAX_ROWS:
         raise InputError(
             f"{rows:,} rows: expected at most {MAX_ROWS:,}; send them in parts, or score "

@@ -51,7 +51,7 @@ def batch():
     Who sends a form opens the answer in a spreadsheet, which must not run what is in it; who
     sends the file as the body, a program, gets every cell back as it was.
     """
-    found, body = served(), inputs.uploaded_csv(request)
+    found, body = served(), inputs.uploaded_file(request)
     formulas = request.mimetype != inputs.MULTIPART
     run = reader(body, inputs.CSV)
     X, scores, rows, lines = score_table(found, body, formulas=formulas, run=run)

@@ -3,16 +3,21 @@
 Of a large file serve.unpacking does it.
 """
 
+from functools import partial
+
+import pyarrow as pa
+
+from liquidity.data.content import open_bytes
 from liquidity.model.model import Forecast, Scorer
 from liquidity.scoring.blocks import (
     add_scores,
     csv_header,
     csv_lines,
-    find_inputs,
+    lay_out_inputs,
     parse_inputs,
     without_formulas,
 )
-from serve.inputs import read_csv
+from serve.inputs import check_count
 
 
 class Rules:
@@ -39,9 +44,8 @@ class Rules:
 
 def read_rows(body, rules):
     """X of shape (rows, inputs); raises MarketDataError for columns that are missing."""
-    table = read_csv(body)
-    positions = find_inputs(table.schema.names, rules.features, rules.optional)
-    return parse_inputs(table, positions, rules)[0]
+    table, layout = _read(body, rules)
+    return parse_inputs(table, layout, rules)[0]
 
 
 def write_rows(body, rules, X, broken, scores, *, formulas):
@@ -49,9 +53,22 @@ def write_rows(body, rules, X, broken, scores, *, formulas):
     spreadsheet would run.
     """
     rules.judged, rules.scores = broken, scores
-    table = read_csv(body)
-    positions = find_inputs(table.schema.names, rules.features, rules.optional)
-    scored = add_scores(rules, table, X, positions)
+    table, layout = _read(body, rules)
+    scored = add_scores(rules, table, X, layout)
     if not formulas:
         scored = without_formulas(scored)
     return csv_header(scored.column_names) + csv_lines(scored)
+
+
+def _read(body, rules):
+    """The file's rows as a table, and its layout."""
+    source, layout, _ = lay_out_inputs(
+        partial(open_bytes, body, origin="The file"), "The file", rules
+    )
+    blocks, rows = [], 0
+    for block in source.blocks:
+        rows = check_count(rows + len(block))
+        blocks.append(block)
+    if not blocks:
+        blocks = [pa.table([[]] * len(source.names), source.names)]
+    return pa.concat_tables(blocks), layout

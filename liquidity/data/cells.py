@@ -1,68 +1,272 @@
 """Cells of a column, as text or as a file's own types, to numbers, days and names."""
 
+import datetime
+import re
+import unicodedata
+
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from liquidity.contract import COIN
+from liquidity.contract import FIRST_YEAR, LAST_YEAR, UNKNOWN_NAMES
 
 UNKNOWN = {"", "-", "--", "?", "n/a", "na", "nan", "none", "null"}
 # Groups of three never start with 0: that comma is a decimal one.
 MONEY = r"-?\$?-?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d*)?|-?\$-?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?"
-DECIMAL_COMMA = r"-?\$?\d+,\d+(?:[eE][+-]?\d+)?"
+# Where a comma parts decimals, a point may part thousands.
+DECIMAL_COMMA = r"-?\$?(?:[1-9]\d{0,2}(?:\.\d{3})+|\d+)(?:,\d*)?(?:[eE][+-]?\d+)?\s*%?"
+POINT = r"\.\d"
+# As people and market sites print one: $ 1.2B, 38M, +0.5 %, 1 234 567.8 USD.
+MULTIPLES = {"": 1, "k": 1e3, "thousand": 1e3, "m": 1e6, "mn": 1e6, "mln": 1e6, "million": 1e6}
+MULTIPLES |= dict.fromkeys(("b", "bn", "bln", "billion"), 1e9)
+MULTIPLES |= dict.fromkeys(("t", "tn", "trillion"), 1e12)
+PRINTED = re.compile(
+    r"(?P<sign>[-+▲▼]?) ?(?:us)?\$? ?(?:usd )?(?P<minus>-?)"
+    r"(?P<digits>[1-9]\d{0,2}(?P<part>[, '])\d{3}(?:(?P=part)\d{3})*(?:\.\d*)?"
+    r"|\d+(?:\.\d*)?|\.\d+)(?P<power>e[+-]?\d{1,3})?"
+    rf" ?(?P<multiple>{'|'.join(MULTIPLES)}) ?(?:(?P<percent>%)|\$|usd)?"
+)
+MINUS = str.maketrans({"\u2212": "-", "\u2013": "-", "\u2019": "'", "\u202f": " ", "\xa0": " "})
+SHOWN = 80  # letters of a cell in a message
+
 ISO_DAY = r"(?:\d{4}([-/. ])\d{1,2}\1\d{1,2}|\d{8})(?:[T ].*)?"
-# UNIX time as seconds or milliseconds, from Bitcoin's first block to the end of the century.
-UNIX_UNITS, UNIX_RANGE = {10: 1, 13: 1000}, (1230940800, 4102444800)
+# 11/25/2026 or 25.11.2026, with or without a time: the day may come first or second.
+EITHER_DAY = r"(\d{1,2})([/.-])(\d{1,2})\2(\d{4})(?:,?[T ]\s*(.*))?"
+NAMED_DAYS = (
+    "%d-%b-%y", "%d-%b-%Y", "%d-%B-%Y", "%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y",
+    "%b %d %Y", "%B %d %Y",
+)  # fmt: skip
+# UNIX time as seconds or milliseconds.
+UNIX_UNITS = {10: 1, 13: 1000}
+EARLIEST, LATEST = pd.Timestamp(FIRST_YEAR, 1, 1), pd.Timestamp(LAST_YEAR, 12, 31)
 
 
-def parse_numbers(cells):
-    """float64 values with NaN for unknown, and which cells are no number at all."""
-    expected = "a number"
-    if pd.api.types.is_numeric_dtype(cells) and not pd.api.types.is_bool_dtype(cells):
-        return cells.astype("float64"), np.zeros(len(cells), bool), expected
-    text = cells.astype("str").str.strip()
+def number(text):
+    """The number that a text says: 38M, $91,234.5, 0.2 % (which is 0.002); NaN for a mark of an
+    unknown one. Raises ValueError with a clause for anything else.
+    """
+    value, certain = _printed(text)
+    if np.isnan(value) and text.strip().lower() not in UNKNOWN:
+        raise ValueError(f"expected a number, got {text!r}")
+    if not certain:
+        whole, thousandth = text.replace(",", ""), text.replace(",", ".")
+        raise ValueError(f"expected a number, got {text!r}: write {whole} or {thousandth}")
+    return value
+
+
+def _printed(text):
+    """The number of a printed text, NaN where it is none, and whether its comma can be only one."""
+    text = " ".join(unicodedata.normalize("NFKC", text).translate(MINUS).lower().split())
+    found = PRINTED.fullmatch(text)
+    if not found:
+        return np.nan, True
+    digits, part = found["digits"], found["part"]
+    certain = part != "," or digits.count(",") > 1 or "." in digits
+    value = float(re.sub("[, ']", "", digits) + (found["power"] or ""))
+    value *= MULTIPLES[found["multiple"]] / (100 if found["percent"] else 1)
+    negative = (found["sign"] in ("-", "▼")) != bool(found["minus"])
+    return -value if negative else value, certain
+
+
+def parse_numbers(cells, *, percent=False, decimal_comma=False):
+    """Values of shape (rows,), float64 with NaN for unknown, and which cells are no number.
+
+    `cells` is an Arrow column. Where the column is in `percent`, or a cell says so itself, its
+    value is the hundredth. Where the file writes decimal commas, its points part thousands.
+    """
+    type_ = cells.type
+    if _is_number(type_):
+        values = pc.cast(cells, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+        return values / 100 if percent else values, np.zeros(len(values), bool)
+    if pa.types.is_null(type_):
+        return np.full(len(cells), np.nan), np.zeros(len(cells), bool)
+    if not _is_text(type_):
+        return np.full(len(cells), np.nan), ~pc.is_null(cells).to_numpy(zero_copy_only=False)
+    cells = pc.utf8_trim_whitespace(_plain_text(cells))
+    if not decimal_comma:
+        unknown = pc.is_in(pc.utf8_lower(cells), pa.array(UNKNOWN))
+        try:
+            values = pc.cast(pc.if_else(unknown, None, cells), pa.float64())
+        except pa.ArrowInvalid:
+            pass  # money, or no number
+        else:
+            values = values.to_numpy(zero_copy_only=False)
+            return values / 100 if percent else values, np.zeros(len(values), bool)
+    text = cells.to_pandas().astype("str")
+    if decimal_comma:
+        comma = text.str.fullmatch(DECIMAL_COMMA).fillna(False).astype(bool)
+        text = text.mask(comma, text.str.replace(".", "").str.replace(",", "."))
     values = pd.to_numeric(text, errors="coerce").astype("float64")
-    unknown = cells.isna() | text.str.lower().isin(UNKNOWN)
+    unknown = text.isna() | text.str.lower().isin(UNKNOWN)
+    values[unknown] = np.nan
     rest = values.isna() & ~unknown
     money = rest & text.str.fullmatch(MONEY)
     values[money] = text[money].str.replace(r"[$,]", "", regex=True).astype("float64")
-    values[unknown] = np.nan
-    return values, (rest & ~money).to_numpy(), expected
+    rest &= ~money
+    if percent:
+        values /= 100
+    if rest.any():
+        printed = text[rest]
+        found = [_printed(each)[0] for each in printed]
+        said = printed.str.contains("%", regex=False).to_numpy()
+        values[rest] = np.where(percent & ~said, np.divide(found, 100), found)
+    wrong = rest & values.isna()
+    return values.to_numpy(), wrong.to_numpy()
 
 
-def parse_days(cells):
-    """UTC days of dates as ISO 8601, 28-Apr-13 or UNIX seconds or milliseconds write them.
-
-    A plain day, and any time of exactly 00:00:00 UTC, is that day. Any other time is the day of the
-    time 12 hours before, the middle of the 24 hours that a volume covers: what a market site says
-    at six in the morning is mostly of the day before.
+def has_decimal_commas(columns, separator):
+    """Whether a file's numbers, Arrow columns of text, hold decimal commas: True, False, or None
+    where they do not tell. Raises ValueError where a comma may part thousands or decimals.
     """
-    # Few distinct ones: a panel repeats each date for every coin.
-    codes, distinct = pd.factorize(cells)
-    if pd.api.types.is_datetime64_any_dtype(distinct):
-        times = pd.to_datetime(pd.Series(distinct), utc=True)
+    texts = [_plain_text(column) for column in columns if _is_text(column.type)]
+    texts = [pc.utf8_trim_whitespace(each) for each in texts]
+    commas = [each.filter(pc.match_substring(each, ",")) for each in texts]
+    none = pd.Series(dtype="str")
+    commas = pd.concat([none, *(each.to_pandas().astype("str") for each in commas)])
+    decimal = commas.str.fullmatch(DECIMAL_COMMA) & ~commas.str.fullmatch(MONEY)
+    if not decimal.any():
+        points = any(pc.any(pc.match_substring_regex(each, POINT)).as_py() for each in texts)
+        if points or separator == "," or (commas.str.count(",") > 1).any():
+            return False
+        money = commas[commas.str.fullmatch(MONEY)]
+        if len(money):
+            raise ValueError(
+                f"the comma of {money.iloc[0]!r} may part thousands or decimals; write a point for "
+                "decimals and nothing for thousands"
+            )
+        return None
+    # One number with a decimal point, or with commas for thousands, and the commas are no decimal
+    # ones: then the others are refused, not guessed.
+    for each in texts:
+        odd = each.filter(pc.match_substring_regex(each, POINT)).to_pandas().astype("str")
+        if not odd.str.fullmatch(DECIMAL_COMMA).all():
+            return False
+    return True
+
+
+def parse_days(cells, *, day_first=None):
+    """UTC days of shape (rows,), datetime64[us] with NaT, and which cells are no date.
+
+    `cells` is an Arrow column. A date is ISO 8601, 28-Apr-13, April 28, 2013, or UNIX seconds or
+    milliseconds, from FIRST_YEAR to LAST_YEAR; 11/25/2026 is read by `day_first`, see
+    `is_day_first`. A plain day, and any time of exactly 00:00:00 UTC, is that day. Any other time
+    is the day of the time 12 hours before, the middle of the 24 hours that a volume covers: what a
+    market site says at six in the morning is mostly of the day before.
+    """
+    if not (_is_text(cells.type) or _is_number(cells.type) or pa.types.is_temporal(cells.type)):
+        return np.full(len(cells), "NaT", "datetime64[us]"), np.ones(len(cells), bool)
+    distinct, codes = encoded(cells)
+    days = _days(distinct, day_first).to_numpy("datetime64[us]")
+    days = np.append(days, np.datetime64("NaT"))[codes]
+    return days, np.isnat(days)
+
+
+def encoded(cells):
+    """The distinct values of an Arrow column, and the position of each row's among them, which is
+    one behind the last for a null: a panel repeats its coins and dates.
+    """
+    cells = cells.combine_chunks() if isinstance(cells, pa.ChunkedArray) else cells
+    if not pa.types.is_dictionary(cells.type):
+        cells = pc.dictionary_encode(cells)
+    codes = cells.indices.fill_null(len(cells.dictionary))
+    return cells.dictionary, codes.to_numpy(zero_copy_only=False)
+
+
+def is_day_first(cells):
+    """Whether in dates such as 11/25/2026 of an Arrow column the day comes first: None where no
+    value tells. Raises ValueError where one tells this and another that.
+    """
+    if not _is_text(cells.type):
+        return None
+    text = _distinct_text(cells).str.extract(f"^{EITHER_DAY}$")
+    first, second = (pd.to_numeric(text[n]) for n in (0, 2))
+    if (first > 12).any() and (second > 12).any():
+        raise ValueError("some dates have the day first and some the month")
+    return True if (first > 12).any() else False if (second > 12).any() else None
+
+
+def has_either_day(cells):
+    """Whether any date of an Arrow column has day and month as 11/25/2026 has them."""
+    return _is_text(cells.type) and _distinct_text(cells).str.fullmatch(EITHER_DAY).any()
+
+
+def _distinct_text(cells):
+    return pc.unique(_plain_text(cells)).to_pandas().astype("str").str.strip()
+
+
+def _days(distinct, day_first):
+    """The day of each value of an Arrow array, as a Series with NaT for what is no date."""
+    type_ = distinct.type
+    if pa.types.is_timestamp(type_) or pa.types.is_date(type_):
+        cells = distinct.cast(pa.timestamp("us", getattr(type_, "tz", None)), safe=False)
+        times = pd.to_datetime(cells.to_pandas(), utc=True)
+    elif _is_text(type_) or _is_number(type_):
+        text = distinct.cast(pa.string()) if not _is_text(type_) else _plain_text(distinct)
+        if not pa.types.is_integer(type_) and _is_number(type_):
+            text = pa.array([format(each, "f") for each in distinct.to_pylist()], pa.string())
+        times = _parse_times(text.to_pandas().astype("str").str.strip(), day_first)
     else:
-        times = _parse_times(pd.Series(distinct).astype("str").str.strip())
-    times = times.dt.tz_convert(None)
+        return pd.Series(pd.NaT, range(len(distinct)), "datetime64[us]")
+    times = pd.Series(times).dt.tz_convert(None).dt.as_unit("us")
     times = times.where(times == times.dt.normalize(), times - pd.Timedelta(hours=12))
-    days = times.dt.normalize().reindex(codes)  # code -1 is a missing cell
-    days.index = cells.index
-    return days, days.isna().to_numpy(), "a date (2022-03-16)"
+    days = times.dt.normalize()
+    return days.where((days >= EARLIEST) & (days <= LATEST))
 
 
-def _parse_times(text):
+def _parse_times(text, day_first):
+    text = text.str.replace(r"\s*(?:UTC|GMT)$", "Z", regex=True)
     iso = text.where(text.str.fullmatch(ISO_DAY))
     parsed = pd.to_datetime(iso, errors="coerce", utc=True, format="ISO8601").dt.as_unit("us")
-    for form in ("%d-%b-%y", "%d-%b-%Y"):
-        named = pd.to_datetime(text, errors="coerce", utc=True, format=form)
-        parsed = parsed.fillna(named.dt.as_unit("us"))
+    if parsed.isna().any():
+        named = text.str.replace(r"(?<=\d)(?:st|nd|rd|th)\b|\.(?=\s)|Z$", "", regex=True)
+        named = named.str.replace(r"\bSept\b", "Sep", regex=True)
+        for form in NAMED_DAYS:
+            found = pd.to_datetime(named, errors="coerce", utc=True, format=form)
+            parsed = parsed.fillna(found.dt.as_unit("us"))
+        if day_first is not None:
+            order = r"\4-\3-\1" if day_first else r"\4-\1-\3"
+            either = text.where(text.str.fullmatch(EITHER_DAY))
+            either = either.str.replace(f"^{EITHER_DAY}$", rf"{order} \5", regex=True).str.strip()
+            found = pd.to_datetime(either, errors="coerce", utc=True, format="mixed")
+            parsed = parsed.fillna(found.dt.as_unit("us"))
     whole = text.str.extract(r"^(\d+)(?:\.\d*)?$")[0]
     seconds = pd.to_numeric(whole) / whole.str.len().map(UNIX_UNITS)
-    seconds = seconds.where(seconds.between(*UNIX_RANGE))
     return parsed.fillna(pd.to_datetime(seconds, unit="s", utc=True).dt.as_unit("us"))
 
 
 def parse_names(cells):
-    """Names without padding, and which of them are missing though a row needs one."""
-    names = cells.astype("str").str.strip()
-    wrong = (cells.isna() | (names == "")) if cells.name == COIN else np.zeros(len(cells), bool)
-    return names, np.asarray(wrong), "a name"
+    """Names without padding as an Arrow column of texts, and which of them are unknown.
+
+    `cells` is an Arrow column. Raises ValueError where they are no texts.
+    """
+    if not (_is_text(cells.type) or pa.types.is_null(cells.type)):
+        raise ValueError(f"expected names as text, got {cells.type}")
+    names = pc.utf8_trim_whitespace(_plain_text(cells))
+    unknown = pc.is_in(names, pa.array([*UNKNOWN_NAMES, None], pa.string()))
+    return names, unknown.to_numpy(zero_copy_only=False)
+
+
+def shown(value):
+    """A cell in a message, as what it is."""
+    if value is None or value is pd.NaT or (isinstance(value, float) and np.isnan(value)):
+        return "nothing"
+    if isinstance(value, datetime.datetime | datetime.date):
+        return value.isoformat()
+    text = repr(value.item() if isinstance(value, np.generic) else value)
+    return text if len(text) <= SHOWN else text[:SHOWN] + "..."
+
+
+def _is_number(type_):
+    return pa.types.is_integer(type_) or pa.types.is_floating(type_) or pa.types.is_decimal(type_)
+
+
+def _is_text(type_):
+    if pa.types.is_dictionary(type_):
+        type_ = type_.value_type
+    kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    return any(kind(type_) for kind in kinds)
+
+
+def _plain_text(cells):
+    return cells if pa.types.is_string(cells.type) else cells.cast(pa.string())

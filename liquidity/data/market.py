@@ -1,31 +1,42 @@
 """Snapshot files in, one checked frame out: columns, rules, and what cannot be used."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pandera.pandas as pa
+import pyarrow as arrow
+import pyarrow.compute as pc
 from pandera.errors import SchemaErrors
 
 from liquidity.contract import (
     CHANGE_1H,
     CHANGE_RULE,
     CHANGES,
+    COIN,
     COLUMNS,
     DATE,
     FEATURES,
+    FIRST_YEAR,
+    ID,
     INPUTS,
     KEYS,
     LARGEST,
+    LAST_YEAR,
     MARKET_CAP,
     NUMBERS,
     PRICE,
+    SYMBOL,
     TARGET,
     VOLUME,
     Rule,
 )
-from liquidity.data.cells import parse_days, parse_names, parse_numbers
-from liquidity.data.readers import api_cells, column_name, read_cells, snapshot_files
+from liquidity.data import content
+from liquidity.data.cells import parse_names, shown
+from liquidity.data.layout import lay_out
+from liquidity.data.namesakes import name_assets, probable_namesakes
+from liquidity.data.readers import snapshot_files
 from liquidity.errors import MarketDataError
 
 # Without these a row has no target or no complete set of inputs.
@@ -34,18 +45,23 @@ OUTLIER_COLUMNS = [PRICE, VOLUME, MARKET_CAP]
 PROBLEMS_SHOWN = 20
 # The median of |1h| over a market, on quiet and on wild days: 0.0013 to 0.027 on 48 month starts.
 USUAL_1H = (0.0005, 0.1)
-LEAST_CHANGES = 20
+# Of how many changes the median is telling: that it is large, and that it is small.
+FEW_CHANGES, LEAST_CHANGES = 3, 20
+A_DATE = f"a date from {FIRST_YEAR} to {LAST_YEAR} (2022-03-16)"
 
 
 @dataclass(frozen=True)
 class Cleaning:
-    """What was read, what was left out, as row counts by reason, and what looks doubtful."""
+    """What was read, what was left out, as row counts by reason, what looks doubtful, and how the
+    files were understood where they do not use our own names and units.
+    """
 
     files: list[str]
     rows_read: int
     rows_used: int
     dropped: dict[str, int]
     warnings: tuple[str, ...] = ()
+    notes: dict[str, list[str]] = field(default_factory=dict)
 
     def to_dict(self):
         """What goes into cleaning.json."""
@@ -60,29 +76,38 @@ def read_market(source, *, required=REQUIRED, day_shift=0):
     `day_shift` days are added to every date.
 
     Returns `(frame, cleaning)`; the frame has the columns of COLUMNS that the files hold, changes
-    as fractions, money in USD, `date` as a day.
+    as fractions, money in USD, `date` as a day, `coin` as the one name of an asset.
     Raises MarketDataError with every problem of every file.
     """
     paths = snapshot_files(source)
-    frames, problems = [], []
+    frames, problems, warnings, notes = [], [], [], {}
     for path in paths:
-        frame, found = _read_file(path, required)
+        try:
+            with content.within_memory(path):
+                frame, said = _read_file(partial(content.open_file, path), path, required)
+        except MarketDataError as error:
+            problems += str(error).splitlines()
+            continue
         frames.append(frame)
-        problems += found
+        warnings += [f"{path}, {doubt}" for doubt in _unusual_changes(frame)]
+        notes |= {str(path): said} if said else {}
     if problems:
         raise MarketDataError(_report(problems))
-    doubts = [_unusual_changes(path, frame) for path, frame in zip(paths, frames, strict=True)]
     frame = pd.concat(frames, ignore_index=True)
     frame[DATE] += pd.Timedelta(days=day_shift)
-    used, dropped = _drop_unusable(frame, required)
+    frame, said, doubts = name_assets(frame)
+    notes |= {str(source): [*notes.get(str(source), []), *said]} if said else {}
+    warnings += [f"{source}: {doubt}" for doubt in doubts]
+    used, dropped, doubt = _drop_unusable(frame, required)
     if used.empty:
         counts = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
         raise MarketDataError(
             f"{source}: none of the {len(frame)} rows can be used ({counts}); expected at least "
             f"one row that knows {', '.join(required)}."
         )
-    files, warnings = [str(path) for path in paths], tuple(filter(None, doubts))
-    return used, Cleaning(files, len(frame), len(used), dropped, warnings)
+    warnings += [f"{source}: {doubt}"] if doubt else []
+    files = [str(path) for path in paths]
+    return used, Cleaning(files, len(frame), len(used), dropped, tuple(warnings), notes)
 
 
 def api_frame(records, *, origin):
@@ -92,13 +117,11 @@ def api_frame(records, *, origin):
     names as the place. Raises MarketDataError for anything but coins of the documented form.
     """
     try:
-        cells = api_cells(records)
-    except ValueError as error:
-        raise MarketDataError(f"{origin}: {error}.") from error
-    frame, problems = _check_cells(cells, origin, REQUIRED)
-    if problems:
-        raise MarketDataError(_report(problems))
-    return frame
+        opened = partial(content.open_records, records, origin=origin)
+        frame, _ = _read_file(opened, origin, REQUIRED)
+    except MarketDataError as error:
+        raise MarketDataError(_report(str(error).splitlines())) from error
+    return name_assets(frame)[0]
 
 
 def trim_outliers(frame, cleaning):
@@ -115,41 +138,68 @@ def trim_outliers(frame, cleaning):
     return trimmed, replace(cleaning, rows_used=len(trimmed), dropped=dropped)
 
 
-def _read_file(path, required):
-    """One file as a frame of known columns, and its problems as sentences."""
-    try:
-        cells = read_cells(path)
-    except MarketDataError as error:
-        return None, [str(error)]
-    return _check_cells(cells, path, required)
+def _read_file(opened, origin, required):
+    """The file that `opened()` opens as a frame of known columns, and what was understood of it.
 
-
-def _check_cells(cells, path, required):
-    raw = cells.raw
-    raw.columns = [column_name(name) for name in raw.columns]
-    problems = []
-    repeated = raw.columns[raw.columns.duplicated()].unique()
-    problems += [f"{path}, column {name}: given more than once." for name in repeated]
-    problems += [
-        f"{path}, column {name}: missing; the file has {', '.join(raw.columns) or 'no columns'}."
-        for name in (*KEYS, *required)
-        if name not in raw.columns
+    Raises MarketDataError with a line for each kind of problem.
+    """
+    source, layout, notes = lay_out(opened, origin, [*COLUMNS, ID], [*KEYS, *required])
+    names = [name for name in (DATE, COIN, SYMBOL, ID, *NUMBERS) if layout.has(name)]
+    parts = {name: [] for name in names}
+    problems = {}
+    rows = 0
+    for block in source.blocks:
+        for name in names:
+            try:
+                values, wrong, expected = _parse(layout, block, name)
+            except ValueError as error:
+                raise MarketDataError(f"{origin}, column {name}: {error}.") from error
+            parts[name].append(values)
+            at = np.flatnonzero(wrong)
+            if at.size:
+                count, *first = problems.get((name, expected), (0, None, None))
+                if not count:
+                    value = layout.cells(block, name)[int(at[0])].as_py()
+                    first = source.first_row + rows + int(at[0]), shown(value)
+                problems[name, expected] = count + at.size, *first
+        rows += len(block)
+    if not rows:
+        raise MarketDataError(f"{origin}: has a header but no rows.")
+    frame = pd.DataFrame({name: _joined(parts[name]) for name in names})
+    found = [
+        (row, name, _problem(origin, row, name, expected, value, count))
+        for (name, expected), (count, row, value) in problems.items()
     ]
-    if problems:
-        return None, problems
-    if raw.empty:
-        return None, [f"{path}: has a header but no rows."]
-    frame = pd.DataFrame(index=raw.index)
-    for name in [c for c in COLUMNS if c in raw.columns]:
-        convert = parse_numbers if name in NUMBERS else parse_days if name == DATE else parse_names
-        values, wrong, expected = convert(raw[name])
-        frame[name] = values / 100 if name in cells.percent else values
-        rows = np.flatnonzero(wrong)
-        problems += [
-            _cell_problem(path, name, row, expected, value)
-            for row, value in zip(rows + cells.first_row, raw[name].iloc[rows], strict=True)
-        ]
-    return frame, problems + _broken_rules(path, frame, cells.first_row)
+    found += _broken_rules(origin, frame, source.first_row)
+    if found:
+        raise MarketDataError("\n".join(sentence for *_, sentence in sorted(found)))
+    return frame, notes
+
+
+def _parse(layout, block, name):
+    """A block's values of a column, which of them are wrong, and what was expected."""
+    if name == DATE:
+        return *layout.days(block), A_DATE
+    if name in NUMBERS:
+        return *layout.numbers(block, name), "a number"
+    cells = layout.cells(block, name)
+    if name == COIN:
+        names, unknown = parse_names(cells)
+        if layout.has(ID):
+            ids, _ = parse_names(layout.cells(block, ID).cast(arrow.string()))
+            names = pc.if_else(arrow.array(unknown), ids, names)
+            _, unknown = parse_names(names)
+        return names, unknown, "a name"
+    names, _ = parse_names(cells.cast(arrow.string()))
+    return names, np.zeros(len(block), bool), "a name"
+
+
+def _joined(parts):
+    if isinstance(parts[0], np.ndarray):
+        return np.concatenate(parts)
+    return arrow.chunked_array(
+        [chunk for part in parts for chunk in getattr(part, "chunks", [part])], arrow.string()
+    ).to_pandas()
 
 
 def _column(rule, *, hint=""):
@@ -174,37 +224,56 @@ SCHEMA = pa.DataFrameSchema(
 )
 
 
-def _broken_rules(path, frame, first_row):
+def _broken_rules(origin, frame, first_row):
+    """A (row, column, sentence) per rule of a column that is broken."""
     try:
         SCHEMA.validate(frame, lazy=True)
     except SchemaErrors as error:
-        cases = error.failure_cases.sort_values(["index", "column"], kind="stable")
+        cases = error.failure_cases.sort_values("index", kind="stable")
         return [
-            _cell_problem(
-                path, case.column, int(case.index) + first_row, case.check, case.failure_case
-            )
-            for case in cases.itertuples(index=False)
+            _broken_rule(origin, frame, column, check, found, first_row)
+            for (column, check), found in cases.groupby(["column", "check"], sort=False)
         ]
     return []
 
 
-def _cell_problem(path, column, row, expected, value):
-    value = value if isinstance(value, str) else float(value) if np.isreal(value) else value
-    return f"{path}, row {row}, column {column}: expected {expected}, got {value!r}."
+def _broken_rule(origin, frame, column, expected, cases, first_row):
+    row, value = int(cases["index"].iloc[0]) + first_row, cases["failure_case"].iloc[0]
+    if column in CHANGES and (doubt := _looks_like_percent(frame[column])):
+        return row, column, f"{origin}, column {column}: {doubt}."
+    return row, column, _problem(origin, row, column, expected, shown(float(value)), len(cases))
 
 
-def _unusual_changes(path, frame):
-    """A sentence where 1h looks like percent, or like fractions taken for percent; else None."""
+def _problem(origin, row, column, expected, got, count):
+    more = f" ({count - 1:,} more such rows)" if count > 1 else ""
+    return f"{origin}, row {row}, column {column}: expected {expected}, got {got}{more}."
+
+
+def _unusual_changes(frame):
+    """A clause for each column of changes that looks like percent, or twice divided by 100."""
+    for name in CHANGES:
+        if name not in frame:
+            continue
+        if doubt := _looks_like_percent(frame[name]):
+            yield f"column {name}: {doubt}"
     known = frame[CHANGE_1H].dropna().abs() if CHANGE_1H in frame else []
-    if len(known) < LEAST_CHANGES:
+    if len(known) >= LEAST_CHANGES and known.median() < USUAL_1H[0]:
+        yield (
+            f"column {CHANGE_1H}: half of the changes are below {known.median():.2g}, usual is "
+            f"{USUAL_1H[0]} to {USUAL_1H[1]}; changes are fractions (0.022 is 2.2 %): were they "
+            "divided by 100 twice?"
+        )
+
+
+def _looks_like_percent(values):
+    """What to do about changes that look like percent, or None where they do not."""
+    known = values.dropna().abs()
+    median, most = known.median(), USUAL_1H[1] if values.name == CHANGE_1H else 1
+    if len(known) < FEW_CHANGES or median <= most:
         return None
-    median, (low, high) = known.median(), USUAL_1H
-    if low <= median <= high:
-        return None
-    suspicion = "are these percent?" if median > high else "were they divided by 100 twice?"
     return (
-        f"{path}, column {CHANGE_1H}: half of the changes are beyond {median:.2g}, usual is "
-        f"{low} to {high}; changes are fractions (0.022 is 2.2 %): {suspicion}"
+        f"half of the changes are beyond {median:.2g}, usual is less than {most}; changes are "
+        f"fractions (0.022 is 2.2 %): are these percent? Then name the column {values.name} %"
     )
 
 
@@ -220,7 +289,9 @@ def _report(problems):
 
 
 def _drop_unusable(frame, required):
-    """Usable rows in their order, and how many went for which reason; the first reason counts."""
+    """Usable rows in their order, how many went for which reason, of which the first counts, and
+    a doubt about that, or None.
+    """
     reasons = [(f"unknown {name}", frame[name].isna()) for name in required]
     reasons.append(("mkt_cap 0", frame[MARKET_CAP] == 0))
     keep = pd.Series(True, index=frame.index)
@@ -230,7 +301,8 @@ def _drop_unusable(frame, required):
         keep &= ~unusable
     # Only among usable rows: an unusable later row must not push out a usable earlier one.
     used = frame[keep]
+    doubt = probable_namesakes(used)
     repeated = used.duplicated(KEYS, keep="last")
     dropped["duplicate coin and date"] = int(repeated.sum())
     used = used[~repeated].reset_index(drop=True)
-    return used, {reason: count for reason, count in dropped.items() if count}
+    return used, {reason: count for reason, count in dropped.items() if count}, doubt

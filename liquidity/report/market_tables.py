@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from liquidity.contract import CHANGES, MARKET_CAP, PRICE, TARGET, THRESHOLD, VOLUME
+from liquidity.data.layout import note_lines
 from liquidity.report.ranking import both_ends
 
 VALUES = [PRICE, VOLUME, MARKET_CAP, TARGET]
@@ -19,6 +20,7 @@ def market_headline(frame, cleaning):
         f"{first:%Y-%m-%d} to {last:%Y-%m-%d}; {(frame[TARGET] > THRESHOLD).mean():.1%} of the "
         f"rows are High (liquidity above {THRESHOLD}), the median is {frame[TARGET].median():.3g}."
     ]
+    lines += note_lines(cleaning.notes)
     return lines + [f"Warning: {warning}" for warning in cleaning.warnings]
 
 

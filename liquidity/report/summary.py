@@ -3,6 +3,7 @@
 from rich.table import Table
 
 from liquidity.contract import CHAMPION, COIN
+from liquidity.data.layout import note_lines
 
 
 def print_read(console, cleaning):
@@ -14,6 +15,8 @@ def print_read(console, cleaning):
         highlight=False,
         soft_wrap=True,
     )
+    for line in note_lines(cleaning.notes):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     for warning in cleaning.warnings:
         console.print(f"Warning: {warning}", style="yellow", markup=False, soft_wrap=True)
 

@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from liquidity.contract import ALIASES, COIN, DATE
-from liquidity.data.cells import parse_numbers
-from liquidity.errors import MarketDataError
-from liquidity.model.model import coin_number, day_number
+from liquidity.contract import COIN, DATE, ID, UNKNOWN_NAMES
+from liquidity.data.cells import encoded, parse_names
+from liquidity.data.content import in_memory
+from liquidity.data.layout import lay_out
+from liquidity.model.model import NOT_ALLOWED, coin_number
 
-NAMES_SHOWN, NAME_SHOWN = 50, 100  # columns of a header in an error, and letters of each
 # What a spreadsheet may run when it opens a CSV file, and what begins alike and is harmless.
 INVISIBLE = "[:space:][:cntrl:]\u00a0\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufeff"
 SIGNS = "[-=+@\uff1d\uff0b\uff0d\uff20]"
@@ -47,69 +47,58 @@ def score_rows(model, table, *, threshold=None):
     column, rule and value, and null scores; an own column of the name of a score is kept as
     `input_<name>`. Raises MarketDataError when a needed column is missing or given twice.
     """
-    positions = find_inputs(table.schema.names, model.features, model.optional)
-    X, _ = parse_inputs(table, positions, model)
-    return add_scores(model, table, X, positions, threshold=threshold)
+    _, layout, _ = lay_out_inputs(lambda: in_memory(table), "the table", model)
+    X, _ = parse_inputs(table, layout, model)
+    return add_scores(model, table, X, layout, threshold=threshold)
 
 
-def find_inputs(names, features, optional=()):
-    """Positions of the columns `features` and `optional` among `names`, which may be padded or
-    aliases; None for an optional one that is not there.
-    """
-    known = [ALIASES.get(name.strip(), name.strip()) for name in names]
-    for feature in (*features, *optional):
-        count = known.count(feature)
-        if count > 1 or (not count and feature in features):
-            found = "given more than once" if count else "missing"
-            raise MarketDataError(
-                f"column {feature}: {found}; expected {', '.join(features)} once each, "
-                f"got {_listed(names)}"
-            )
-    wanted = (*features, *optional)
-    return [known.index(name) if name in known else None for name in wanted]
+def lay_out_inputs(opened, origin, model, needed=()):
+    """`lay_out` of the columns that a model, or what stands in for it, takes, and of `needed`."""
+    needed = [*model.features, *needed]
+    keys = (*model.optional, ID) if model.optional else ()
+    return lay_out(opened, origin, [*needed, *keys], needed)
 
 
-def _listed(names):
-    shown = [name[:NAME_SHOWN] for name in names[:NAMES_SHOWN]]
-    if len(names) > NAMES_SHOWN:
-        shown.append(f"and {len(names) - NAMES_SHOWN:,} more")
-    return ", ".join(shown) or "no columns"
-
-
-def parse_inputs(table, positions, model, coins=None):
+def parse_inputs(table, layout, model, coins=None):
     """X, float64 with NaN for unknown and a column per input, and which cells are no number.
 
     `coins` are the numbers of the names that are known so far; see Forecast.parse.
     """
-    numbers = len(model.features)
-    columns = [_numbers(table.column(position)) for position in positions[:numbers]]
+    columns = [layout.numbers(table, name) for name in model.features]
     X, wrong = (np.column_stack(parts) for parts in zip(*columns, strict=True))
     if model.optional:
-        cells = [None if at is None else table.column(at) for at in positions[numbers:]]
-        X = np.column_stack([X, *_keys(cells, len(table), coins)])
+        coins = {} if coins is None else coins
+        X = np.column_stack([X, _coins(layout, table, coins), _days(layout, table)])
     return X, wrong
 
 
-def _keys(cells, rows, coins):
-    """Coins and dates as `Forecast.parse` numbers them, each of shape (rows,)."""
-    coins = {} if coins is None else coins
-    parses = (partial(coin_number, coins=coins), day_number)
-    for name, column, parse in zip((COIN, DATE), cells, parses, strict=True):
-        if column is None:
-            yield np.full(rows, np.nan)
-            continue
-        if not pa.types.is_string(column.type):
-            if not pa.types.is_temporal(column.type) or name == COIN:
-                raise MarketDataError(f"column {name}: expected text, got {column.type}")
-            column = pc.cast(column, pa.string())
-        # Few distinct ones: a panel repeats them.
-        encoded = pc.dictionary_encode(column.combine_chunks())
-        values = np.array([*map(parse, encoded.dictionary.to_pylist()), np.nan])
-        yield values[encoded.indices.fill_null(len(values) - 1).to_numpy(zero_copy_only=False)]
+def _coins(layout, table, coins):
+    """The number of each row's coin, as `Forecast.parse` has them, of shape (rows,)."""
+    cells = layout.cells(table, COIN)
+    if layout.has(ID):  # then it tells the coins apart, whatever they are called
+        ids, unknown = parse_names(layout.cells(table, ID).cast(pa.string()))
+        cells = pc.if_else(pa.array(unknown), cells.cast(pa.string()), ids)
+    distinct, codes = encoded(cells)
+    numbers = map(partial(coin_number, coins=coins), distinct.to_pylist())
+    return np.array([*numbers, np.nan])[codes]
 
 
-def add_scores(model, table, X, positions, *, threshold=None, history=None):
-    """The block with its scores, where X has been parsed from the columns at `positions`.
+def _days(layout, table):
+    """Days since 1970 as `Forecast.parse` has them, of shape (rows,)."""
+    days, wrong = layout.days(table)
+    cells = layout.cells(table, DATE)
+    unknown = pc.is_null(cells).to_numpy(zero_copy_only=False)
+    if pa.types.is_string(cells.type):
+        names = pa.array([*UNKNOWN_NAMES], pa.string())
+        unknown |= pc.is_in(pc.utf8_trim_whitespace(cells), names).fill_null(True).to_numpy()
+    days = days.astype("datetime64[D]").astype(float)
+    days[wrong] = NOT_ALLOWED
+    days[unknown] = np.nan
+    return days
+
+
+def add_scores(model, table, X, layout, *, threshold=None, history=None):
+    """The block with its scores, where X has been parsed by `layout`.
 
     `history` holds the history features and days used of the rows that obey the rules, where
     earlier blocks are a part of them.
@@ -122,7 +111,7 @@ def add_scores(model, table, X, positions, *, threshold=None, history=None):
     elif good.any():
         scores = model.answer(X[good], threshold)
     scores = {name: _spread(scores[name], good) for name in scores}
-    scores["error"] = pa.array(_errors(model, table, broken, positions), pa.string())
+    scores["error"] = pa.array(_errors(model, table, broken, layout), pa.string())
     types = score_types(model)
     names = output_names(table.schema.names, types)
     for name, type_ in types.items():
@@ -178,20 +167,6 @@ def _quote_formulas(cells):
     return pc.replace_substring_regex(cells, CELL_WITHIN, r"\1'\2")
 
 
-def _numbers(column):
-    """float64 values and which cells are no number, each of shape (rows,)."""
-    type_ = column.type
-    if pa.types.is_integer(type_) or pa.types.is_floating(type_) or pa.types.is_string(type_):
-        try:
-            values = pc.cast(column, pa.float64(), safe=False)
-        except pa.ArrowInvalid:
-            pass  # money, padding, marks for unknown, or no number
-        else:
-            return values.to_numpy(), np.zeros(len(values), bool)
-    values, wrong, _ = parse_numbers(column.to_pandas())
-    return values.to_numpy(), wrong
-
-
 def _csv_cells(column):
     cells = pc.fill_null(pc.cast(column, pa.string()), "")
     special = pc.match_substring_regex(cells, '[",\r\n]')
@@ -208,15 +183,17 @@ def _spread(values, good):
     return pa.array(full, mask=~good)
 
 
-def _errors(model, table, broken, positions):
+def _errors(model, table, broken, layout):
     """For each row what is wrong with it, or None, of shape (rows,)."""
     problems = {}
     inputs = (*model.features, *model.optional)
-    for name, position, wrong in zip(inputs, positions, broken.T, strict=True):
-        if position is None:
-            continue
+    for name, wrong in zip(inputs, broken.T, strict=True):
         rows = np.flatnonzero(wrong)
-        values = table.column(position).take(rows).to_pylist()  # a cell at a time takes thrice that
+        if not rows.size:
+            continue
+        values = (
+            layout.cells(table, name).take(rows).to_pylist()
+        )  # a cell at a time takes thrice that
         for row, value in zip(rows.tolist(), values, strict=True):
             problem = model.problem(name, value)
             problems[row] = f"{problems[row]}; {problem}" if row in problems else problem

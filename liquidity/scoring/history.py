@@ -133,7 +133,7 @@ class History:
         try:
             features, days_used = self._stream.answer(coin, day, *X[good, :numbers].T)
         except DatesFallError as error:
-            row = first_row + int(good[error.row]) + 2
+            row = first_row + int(good[error.row])
             names = {number: name for name, number in self.coins.items()}
             raise MarketDataError(
                 f"{source}, row {row}, column date: {error.day} of {names[int(coin[error.row])]!r} "

@@ -3,13 +3,17 @@
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 from mlflow.exceptions import MlflowException
 
 from liquidity.command import Parser, add_day_shift_option, run, whole_number
-from liquidity.contract import CHAMPION_URI, COIN
-from liquidity.data.readers import column_name
+from liquidity.contract import CHAMPION_URI, COIN, DATE, MARKET_CAP, TARGET, VOLUME
+from liquidity.data import content
+from liquidity.data.cells import parse_numbers
+from liquidity.data.layout import lay_out, note_lines
+from liquidity.data.readers import NAMED, SUFFIXES, is_snapshot
 from liquidity.errors import MarketDataError, SettingsError
 from liquidity.executors import LOCAL, add_scheduler_option
 from liquidity.model.loading import fetched_model
@@ -18,9 +22,8 @@ from liquidity.progress import rows_progress
 from liquidity.runs.store import check_store, quieten_mlflow
 from liquidity.scoring.blocks import unscored
 from liquidity.scoring.files import (
-    SUFFIXES,
-    find_columns,
-    open_source,
+    WRITTEN,
+    open_inputs,
     read_history,
     score_file,
 )
@@ -78,7 +81,7 @@ def score(args, console):
     if missing:
         check_store()
         with fetched_model(args.model_uri) as (model, folder):
-            check_headers(missing, [*model.features, COIN] if args.top else model.features)
+            check_headers(missing, model, [COIN] if args.top else [], console)
             history = History(day_shift=args.day_shift) if model.optional else None
             if args.day_shift and not history:
                 raise SettingsError("--day-shift: this model does not ask for dates: leave it out.")
@@ -101,9 +104,9 @@ def score(args, console):
 def plan(input, output, *, overwrite):
     """The pairs (input file, output file); raises MarketDataError where they make no sense."""
     if input.is_dir():
-        sources = sorted(p for p in input.iterdir() if p.name.endswith(SUFFIXES) and p.is_file())
+        sources = sorted(each for each in input.iterdir() if is_snapshot(each))
         if not sources:
-            raise MarketDataError(f"{input}: holds no file that ends in {', '.join(SUFFIXES)}.")
+            raise MarketDataError(f"{input}: holds no file that ends in {NAMED}.")
         if not output.is_dir():
             raise MarketDataError(
                 f"{output}: no such folder; the input is a folder, so the output has to be an "
@@ -113,14 +116,20 @@ def plan(input, output, *, overwrite):
         sources = [input]
     else:
         raise MarketDataError(f"{input}: no such file or folder (looked from {Path.cwd()}).")
-    jobs = [(s, output / s.name if output.is_dir() else output) for s in sources]
+    jobs = [(s, output / scored_name(s.name) if output.is_dir() else output) for s in sources]
+    taken = {}
     for source, target in jobs:
-        for path in (source, target):
-            if not path.name.endswith(SUFFIXES):
-                raise MarketDataError(
-                    f"{path}: unknown kind of file; expected a name that ends in "
-                    f"{', '.join(SUFFIXES)}."
-                )
+        if not target.name.endswith(WRITTEN):
+            raise MarketDataError(
+                f"{target}: unknown kind of file; expected a name that ends in "
+                f"{', '.join(WRITTEN)}."
+            )
+        if target in taken:
+            raise MarketDataError(
+                f"{source}: its scores and those of {taken[target]} would both be {target}: "
+                "rename one of them."
+            )
+        taken[target] = source
         folder = behind_links(target).parent
         if not folder.is_dir():
             raise MarketDataError(f"{folder}: no such folder: make it first.")
@@ -131,10 +140,21 @@ def plan(input, output, *, overwrite):
     return jobs
 
 
-def check_headers(jobs, needed):
-    """Raise MarketDataError for the first input that lacks one of the columns `needed`."""
-    for source, _ in jobs:
-        find_columns(open_source(source).names, needed, source)
+def scored_name(name):
+    """The name of an input's output in another folder: its own, or that of a CSV file."""
+    if name.endswith(WRITTEN):
+        return name
+    suffix = max((each for each in SUFFIXES if name.lower().endswith(each)), key=len, default="")
+    return f"{name[: len(name) - len(suffix)]}.csv"
+
+
+def check_headers(jobs, model, needed, console):
+    """Raise MarketDataError for the first input that lacks a column of the model or of `needed`;
+    say what was understood of the headers and cells of the others.
+    """
+    notes = {source: open_inputs(source, model, needed)[2] for source, _ in jobs}
+    for line in note_lines(notes):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def score_files(jobs, way, console):
@@ -210,5 +230,18 @@ def show_ranking(outputs, top, console, *, coverage):
 
 
 def _read_scored(path):
-    frame = pd.read_parquet(path) if path.name.endswith(".parquet") else pd.read_csv(path)
-    return frame.rename(columns=column_name)
+    """The columns of a scored file that a ranking shows."""
+    opened = partial(content.open_file, path)
+    source, layout, _ = lay_out(opened, path, [COIN, DATE, VOLUME, MARKET_CAP, TARGET], [COIN])
+    parts = []
+    for block in source.blocks:
+        part = {name: block.column(name).to_pandas() for name in ("level", "in_range")}
+        part[COIN] = layout.cells(block, COIN).cast("string").to_pandas()
+        for name in (TARGET, "lower", "upper"):
+            part[name] = parse_numbers(block.column(name))[0]
+        for name in (VOLUME, MARKET_CAP):
+            part[name] = layout.numbers(block, name)[0] if layout.has(name) else np.nan
+        if layout.has(DATE):
+            part[DATE] = layout.days(block)[0]
+        parts.append(pd.DataFrame(part))
+    return pd.concat(parts, ignore_index=True)

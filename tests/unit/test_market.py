@@ -243,7 +243,7 @@ def test_coins_of_one_name_stay_apart():
         ([coin(1), coin(2, current_price=True)], "row 2, column price: expected a number, got 'tr"),
         ([coin(1, market_cap={"usd": 5})], "row 1, column mkt_cap: expected a number, got '{"),
         ([coin(1, market_cap=10**400)], "row 1, column mkt_cap: expected a finite number"),
-        ([coin(1, name=None)], "row 1, column coin: expected a name"),
+        ([coin(1, name=None, id=None)], "row 1, column coin: expected a name"),
         ([coin(1, last_updated=7)], "row 1, column date: expected a date"),
         ([coin(1, price_change_percentage_1h_in_currency=-150)], "column 1h: expected a number >="),
     ],
@@ -274,9 +274,24 @@ def test_changes_of_an_unusual_size_are_a_warning(write_csv, change, suspicion):
     assert all(str(path) in warning for warning in warnings)
 
 
-def test_a_few_changes_warn_of_nothing(write_csv):
-    path = write_csv(*[f"2022-03-16,c{n},C,1,0.9,5,9" for n in range(5)])
+@pytest.mark.parametrize(("rows", "change"), [(2, 0.9), (19, 0.00005)])
+def test_a_few_changes_warn_of_nothing(write_csv, rows, change):
+    path = write_csv(*[f"2022-03-16,c{n},C,1,{change},5,9" for n in range(rows)])
     assert read_market(path)[1].warnings == ()
+
+
+def test_three_changes_in_percent_are_told(write_csv):
+    path = write_csv(*[f"2022-03-16,c{n},C,1,{n - 0.5},5,9" for n in range(3)])
+    (warning,) = read_market(path)[1].warnings
+    assert "are these percent? Then name the column 1h %" in warning
+
+
+def test_a_file_wholly_in_percent_is_one_sentence(write_csv):
+    path = write_csv(*[f"2022-03-16,c{n},C,1,{n - 20},5,9" for n in range(40)])
+    with pytest.raises(MarketDataError) as caught:
+        read_market(path)
+    assert str(caught.value).startswith(f"{path}, column 1h: half of the changes are beyond 10,")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -319,10 +334,22 @@ def test_all_problems_of_all_files_come_at_once(write_csv, tmp_path):
         assert part in message
 
 
-def test_a_thousand_problems_do_not_fill_the_screen(write_csv):
-    path = write_csv(*["2022-03-16,a,A,1,0.1,5,-9"] * 1000)
-    with pytest.raises(MarketDataError, match="and 980 more"):
+def test_a_thousand_problems_of_a_kind_are_one_line(write_csv):
+    path = write_csv(*["2022-03-16,a,A,1,0.1,5,-9", "2022-03-16,a,A,x,0.1,5,9"] * 1000)
+    with pytest.raises(MarketDataError) as caught:
         read_market(path)
+    assert str(caught.value).splitlines() == [
+        "2 problems in the market data; correct or remove them:",
+        f"  {path}, row 2, column mkt_cap: expected a number >= 0, got -9.0 (999 more such rows).",
+        f"  {path}, row 3, column price: expected a number, got 'x' (999 more such rows).",
+    ]
+
+
+def test_problems_of_a_hundred_files_do_not_fill_the_screen(write_csv, tmp_path):
+    for n in range(100):
+        write_csv("2022-03-16,a,A,1,0.1,5,-9", name=f"{n}.csv")
+    with pytest.raises(MarketDataError, match="and 80 more"):
+        read_market(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ import stat
 import pytest
 from support import GOOD
 
+from liquidity.data import content
 from liquidity.errors import MarketDataError
 from liquidity.output import replaced
-from liquidity.scoring import files
 from liquidity.scoring.files import score_file
 from liquidity.scoring.job import plan
 
@@ -131,7 +131,7 @@ def remove(path):
 
 @pytest.mark.parametrize("change", [append, cut, rewrite, exchange, remove])
 def test_an_input_that_changes_while_it_is_read_is_no_output(inner, tmp_path, monkeypatch, change):
-    monkeypatch.setattr(files, "BLOCK_BYTES", 2**16)
+    monkeypatch.setattr(content, "BLOCK_BYTES", 2**16)
     source, target = tmp_path / "in.csv", tmp_path / "out.csv"
     source.write_text("\n".join([COLUMNS, *[LINE] * 100_000, ""]))
     target.write_text("old")

@@ -176,7 +176,12 @@ BAD_DATA = [
     ("folder", None, [], "holds no snapshot"),
     ("empty.csv", "", [], "cannot be read as CSV"),
     ("header.csv", "{header}", [], "a header but no rows"),
-    ("column.csv", "coin,date\na,2022-03-16\n", [], "column mkt_cap: missing"),
+    (
+        "column.csv",
+        "coin,date\na,2022-03-16\n",
+        [],
+        "columns 24h_volume, mkt_cap, 1h, price: missing",
+    ),
     ("text.csv", "{header}a,2022-03-16,x,1,1,0\n", [], "column price: expected a number"),
     ("infinite.csv", "{header}a,2022-03-16,inf,1,1,0\n", [], "column price: expected a finite"),
     ("cap.csv", "{header}a,2022-03-16,1,1,-1,0\n", [], "column mkt_cap: expected a number >= 0"),
