@@ -13,6 +13,7 @@ from granian.log import LogLevels
 from liquidity.command import Parser, run, whole_number
 from liquidity.errors import SettingsError
 from serve.log_stream import log_without_waiting
+from serve.market import shared_market
 from serve.settings import check_prediction_log, read_settings
 from serve.shared import shared_places
 
@@ -44,7 +45,7 @@ def serve(args):
     host = f"[{args.host}]" if ":" in args.host else args.host
     with suppress(OSError):  # not print: what it could not write would fail at the end once more
         os.write(1, f"Serving on http://{host}:{args.port} (Ctrl-C ends it)\n".encode())
-    with shared_places(args.workers):
+    with shared_places(args.workers), shared_market():
         run_workers(args)
 
 

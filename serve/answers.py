@@ -70,12 +70,16 @@ def score_table(served, body, *, formulas, run=directly):
     return X[good], scores, len(X), lines
 
 
-def score_days(served, body, content_type, run=directly):
-    """What `served`, `{horizon: Served}`, say of the newest of one coin's days."""
+def score_days(served, body, content_type, outlooks, run=directly):
+    """What `served`, `{horizon: Served}`, say of the newest of one coin's days; of a coin that is
+    only named, what `outlooks` know. Raises NoMarket and UnknownCoin.
+    """
     models = {horizon: each.model for horizon, each in served.items()}
     model = next(iter(models.values()))
     names = (*model.features, *model.optional)
     columns, coin = run(inputs.parse_days, body, content_type, names)
+    if columns is None:
+        return outlooks.current().answer(coin)
     answer = forecast_newest(models, columns)
     for each in answer["forecasts"]:
         each["model"] = served[each["horizon"]].reference

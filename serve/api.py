@@ -61,7 +61,9 @@ def invocations():
 def forecast():
     """One coin's days, and what every forecast champion expects after the newest of them."""
     served = current_app.extensions["forecasts"].current()
-    answer = score_days(served, *_sent())
+    body, content_type, run = _sent()
+    outlooks = current_app.extensions["outlooks"]
+    answer = score_days(served, body, content_type, outlooks, run)
     note_forecasts(request.environ, answer)
     return answer
 

@@ -15,7 +15,10 @@ from serve.champion import Champion
 from serve.errors import register_errors
 from serve.fastlane import FastLane
 from serve.forecasts import Forecasts
+from serve.market import Market
+from serve.market_pages import market
 from serve.metrics import Metrics
+from serve.outlook import Outlooks
 from serve.pages import error_page, pages
 from serve.prediction_log import PredictionLog
 from serve.rehearsal import rehearse
@@ -41,7 +44,8 @@ def create_app(config=None, champion=None, *, fastlane=True, unpacker=None):
     forecasts = start_forecasts(settings, metrics)
     recorder = Recorder(metrics)
 
-    app = build_flask(champion, forecasts)
+    snapshots = Market(settings.snapshots, on_problem=metrics.snapshots_failed)
+    app = build_flask(champion, forecasts, snapshots)
     app.extensions.update(
         metrics=metrics,
         prediction_log=log,
@@ -53,15 +57,21 @@ def create_app(config=None, champion=None, *, fastlane=True, unpacker=None):
 
     if fastlane:
         app.wsgi_app = FastLane(
-            app.wsgi_app, champion=champion, forecasts=forecasts, log=log, key=settings.api_key
+            app.wsgi_app,
+            champion=champion,
+            forecasts=forecasts,
+            outlooks=app.extensions["outlooks"],
+            log=log,
+            key=settings.api_key,
         )
     doors = {rule.rule for rule in app.url_map.iter_rules()}
     app.wsgi_app = RequestLog(app.wsgi_app, doors=doors, recorder=recorder)
     return app
 
 
-def build_flask(champion, forecasts):
+def build_flask(champion, forecasts, snapshots=None):
     """The Flask application with all its views, and nothing around them."""
+    snapshots = snapshots or Market("")
     app = Flask(__name__)
     app.session_interface = NoSessions()
     app.json = Orjson(app)
@@ -73,9 +83,16 @@ def build_flask(champion, forecasts):
         MAX_FORM_MEMORY_SIZE=limits.FORM_BYTES,
         PROPAGATE_EXCEPTIONS=True,  # where no handler translates them
     )
-    app.extensions.update(champion=champion, forecasts=forecasts, prediction_log=None)
+    app.extensions.update(
+        champion=champion,
+        forecasts=forecasts,
+        market=snapshots,
+        outlooks=Outlooks(snapshots, forecasts),
+        prediction_log=None,
+    )
     app.register_blueprint(api)
     app.register_blueprint(pages)
+    app.register_blueprint(market)
     return app
 
 
@@ -122,6 +139,7 @@ def close_app(app):
     """End the application's threads; what was not yet logged is."""
     app.extensions["champion"].stop()
     app.extensions["forecasts"].stop()
+    app.extensions["market"].stop()
     app.extensions["recorder"].close()
     app.extensions["unpacker"].close()
     if log := app.extensions["prediction_log"]:

@@ -114,3 +114,90 @@ def _height(value, highest):
 
 def _points(x, y):
     return " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
+
+
+RANGE_WIDTH = 120  # of a range in a row of the market
+
+
+def range_of(lower, middle, upper):
+    """Where a forecast's range lies on the market's log axis, in its units."""
+    ends = [round(RANGE_WIDTH * float(_share(value, HIGHEST)), 1) for value in (lower, upper)]
+    at = round(RANGE_WIDTH * float(_share(middle, HIGHEST)), 1)
+    return {"from": ends[0], "width": max(round(ends[1] - ends[0], 1), 1), "at": at}
+
+
+def range_legend(threshold):
+    """The same of the threshold, and of the axis' ticks."""
+    at = round(RANGE_WIDTH * float(_share(threshold, HIGHEST)), 1)
+    return {"width": RANGE_WIDTH, "threshold": at, "least": f"{LOWEST:g}", "most": f"{HIGHEST:g}"}
+
+
+FAN_WIDTH, FAN_HEIGHT = 720, 300
+FAN_LEFT, FAN_RIGHT, FAN_TOP, FAN_BOTTOM = 48, 12, 12, 28
+
+
+def fan(known, threshold):
+    """A coin's days and what is expected of them, as coordinates: liquidity on a log axis by date.
+
+    `known` is what serve.market_pages.coin_facts returns. A day that is missing parts the line.
+    """
+    days = [np.datetime64(each["date"], "D").astype(int) for each in known["history"]]
+    values = [each["liquidity"] for each in known["history"]]
+    ahead = known["forecasts"]
+    last = days[-1] + max((each["horizon"] for each in ahead), default=0)
+    shown = [*values, *(each[end] for each in ahead for end in ("lower", "upper"))]
+    ticks = [step * 10.0**power for power in range(-4, 20) for step in (1, 2, 5)]
+    least = max(tick for tick in ticks if tick <= max(min(shown), LOWEST))
+    most = min(tick for tick in ticks if tick >= max(*shown, 10 * least))
+    height = FAN_HEIGHT - FAN_TOP - FAN_BOTTOM
+
+    def across(day):
+        span = max(last - days[0], 1)
+        return FAN_LEFT + (FAN_WIDTH - FAN_LEFT - FAN_RIGHT) * (day - days[0]) / span
+
+    def up(value):
+        share = math.log(max(min(value, most), least) / least) / math.log(most / least)
+        return FAN_TOP + height * (1 - share)
+
+    lines, line = [], []
+    for n, (day, value) in enumerate(zip(days, values, strict=True)):
+        if n and day - days[n - 1] > 1:
+            lines.append(line)
+            line = []
+        line.append((across(day), up(value)))
+    lines.append(line)
+    newest = days[-1]
+    points = [
+        {
+            "x": round(across(newest + each["horizon"]), 1),
+            "y": round(up(each["liquidity"]), 1),
+            "lower": round(up(each["lower"]), 1),
+            "upper": round(up(each["upper"]), 1),
+            "horizon": each["horizon"],
+        }
+        for each in ahead
+    ]
+    start = (across(newest), up(values[-1]))
+    upper = [start, *((each["x"], each["upper"]) for each in points)]
+    lower = [start, *((each["x"], each["lower"]) for each in points)]
+    middle = [start, *((each["x"], each["y"]) for each in points)]
+    heights = [tick for tick in ticks if least <= tick <= most]
+    if len(heights) > 7:  # decades are enough
+        heights = [tick for tick in heights if round(math.log10(tick), 9).is_integer()]
+    dated = sorted({0, len(days) // 2, len(days) - 1})
+    return {
+        "width": FAN_WIDTH,
+        "height": FAN_HEIGHT,
+        "left": FAN_LEFT,
+        "right": FAN_WIDTH - FAN_RIGHT,
+        "lines": [_points(*zip(*each, strict=True)) for each in lines if len(each) > 1],
+        "dots": [(round(x, 1), round(y, 1)) for each in lines if len(each) == 1 for x, y in each],
+        "band": _points(*zip(*(upper + lower[::-1]), strict=True)) if points else "",
+        "middle": _points(*zip(*middle, strict=True)) if points else "",
+        "points": points,
+        "threshold": round(up(threshold), 1) if least <= threshold <= most else None,
+        "today": round(across(newest), 1),
+        "y_ticks": [(round(up(tick), 1), f"{tick:g}") for tick in heights],
+        "x_ticks": [(round(across(days[n]), 1), known["history"][n]["date"]) for n in dated],
+        "last": (round(across(last), 1), ahead[-1]["date"]) if ahead else None,
+    }

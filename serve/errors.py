@@ -12,6 +12,8 @@ from liquidity.errors import MarketDataError
 from serve import limits
 from serve.champion import NoModel
 from serve.inputs import InputError
+from serve.market import NoMarket
+from serve.outlook import UnknownCoin
 from serve.unpacking import HelperLost
 
 LOG = logging.getLogger("serve")
@@ -46,6 +48,8 @@ def register_errors(app, *, page):
         InputError: lambda e: answer(e.status, str(e)),
         MarketDataError: lambda e: answer(400, str(e)),  # a file's header
         NoModel: lambda e: answer(503, str(e)),
+        NoMarket: lambda e: answer(e.status, str(e)),
+        UnknownCoin: lambda e: answer(404, str(e)),
         HelperLost: partial(_helper_lost, answer),
         MlflowException: partial(_model_error, answer),
         HTTPException: partial(_http_error, answer),

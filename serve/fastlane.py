@@ -26,10 +26,10 @@ class FastLane:
 
     SCORERS: ClassVar = {"/invocations": score_invocation, "/predict": score_record}
 
-    def __init__(self, wsgi_app, *, champion, forecasts, log, key):
+    def __init__(self, wsgi_app, *, champion, forecasts, outlooks, log, key):
         self._app = wsgi_app
         self._champion = champion
-        self._forecasts = forecasts
+        self._forecasts, self._outlooks = forecasts, outlooks
         self._log = log
         self._key = key.encode()
 
@@ -66,7 +66,7 @@ class FastLane:
 
     def _answer(self, environ):
         if environ["PATH_INFO"] == FORECAST:
-            answer = score_days(self._forecasts.current(), environ[BODY], JSON)
+            answer = score_days(self._forecasts.current(), environ[BODY], JSON, self._outlooks)
             note_forecasts(environ, answer)
             return orjson.dumps(answer)
         served = self._champion.current()

@@ -22,6 +22,8 @@ RATE = 2**16
 # All bodies that a worker holds, being read or being answered.
 BUFFERED_BYTES = 2**28
 THREADS = 2
+# What is answered of hundreds of coins takes longer than a row.
+WHOLE_MARKET = ("/market", "/coins")
 # In the WSGI environment, the status of a body that was not read; the application answers it.
 BODY_STATUS = "liquidity.body_status"
 # And the body itself, which need not be read out of a stream once more.
@@ -73,7 +75,7 @@ class Gateway:
             environ["CONTENT_LENGTH"] = str(len(body))
             environ["wsgi.input"] = BytesIO(body)
             environ[BODY] = body
-            if is_heavy(body, environ.get("CONTENT_TYPE")):
+            if is_heavy(body, environ.get("CONTENT_TYPE")) or scope.path.startswith(WHOLE_MARKET):
                 loop = asyncio.get_running_loop()
                 answer = await loop.run_in_executor(self._threads, self._call_heavy, environ)
             else:

@@ -55,18 +55,17 @@ def parse_form(form, features):
 
 
 def parse_days(body, content_type, names):
-    """One coin's days, `{"rows": [{...}, ...]}`: its columns `names`, and its name or None."""
+    """One coin's days, `{"rows": [{...}, ...]}`: its columns `names`, and its name or None.
+
+    The columns are None where there is a name and no rows.
+    """
     check_content_type(content_type, (JSON,))
     payload = _json_object(body)
     coin, rows = payload.get("coin"), payload.get("rows")
     if not isinstance(coin, str | None):
         raise InputError(f"coin: expected a name as text, got {_kind(coin)}.")
     if rows is None and coin:
-        raise InputError(
-            "A coin by its name alone needs a folder of snapshots, and this server has none: send "
-            "the coin's days as `rows`.",
-            status=404,
-        )
+        return None, coin
     if type(rows) is not list or not rows:
         got = "an empty list" if rows == [] else _kind(rows)
         raise InputError(f"rows: expected {_expected('rows')}, one per day, got {got}.")

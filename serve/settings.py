@@ -16,6 +16,7 @@ DEFAULTS = {
     "API_KEY": "",  # empty: no key is asked for
     "CACHE_DIR": "",  # empty: the user's cache folder
     "PREDICTION_LOG": "",  # empty: none
+    "SNAPSHOTS": "",  # a folder; empty: no market
 }
 
 
@@ -29,6 +30,7 @@ class Settings:
     api_key: str
     cache_dir: str
     prediction_log: str
+    snapshots: str
 
 
 def read_settings(overrides=None):

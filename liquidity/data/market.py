@@ -83,8 +83,7 @@ def read_market(source, *, required=REQUIRED, day_shift=0):
     frames, problems, warnings, notes = [], [], [], {}
     for path in paths:
         try:
-            with content.within_memory(path):
-                frame, said = _read_file(partial(content.open_file, path), path, required)
+            frame, said = read_file(path, required=required)
         except MarketDataError as error:
             problems += str(error).splitlines()
             continue
@@ -98,7 +97,7 @@ def read_market(source, *, required=REQUIRED, day_shift=0):
     frame, said, doubts = name_assets(frame)
     notes |= {str(source): [*notes.get(str(source), []), *said]} if said else {}
     warnings += [f"{source}: {doubt}" for doubt in doubts]
-    used, dropped, doubt = _drop_unusable(frame, required)
+    used, dropped, doubt = drop_unusable(frame, required)
     if used.empty:
         counts = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
         raise MarketDataError(
@@ -118,7 +117,7 @@ def api_frame(records, *, origin):
     """
     try:
         opened = partial(content.open_records, records, origin=origin)
-        frame, _ = _read_file(opened, origin, REQUIRED)
+        frame, _ = _read(opened, origin, REQUIRED)
     except MarketDataError as error:
         raise MarketDataError(_report(str(error).splitlines())) from error
     return name_assets(frame)[0]
@@ -138,7 +137,17 @@ def trim_outliers(frame, cleaning):
     return trimmed, replace(cleaning, rows_used=len(trimmed), dropped=dropped)
 
 
-def _read_file(opened, origin, required):
+def read_file(path, *, required):
+    """One file as a frame of the columns of COLUMNS and ID that it holds, every row of it, and what
+    was understood of its headers and cells, as clauses.
+
+    Raises MarketDataError with a line for each kind of problem.
+    """
+    with content.within_memory(path):
+        return _read(partial(content.open_file, path), path, required)
+
+
+def _read(opened, origin, required):
     """The file that `opened()` opens as a frame of known columns, and what was understood of it.
 
     Raises MarketDataError with a line for each kind of problem.
@@ -288,7 +297,7 @@ def _report(problems):
     )
 
 
-def _drop_unusable(frame, required):
+def drop_unusable(frame, required):
     """Usable rows in their order, how many went for which reason, of which the first counts, and
     a doubt about that, or None.
     """

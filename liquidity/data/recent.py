@@ -1,0 +1,111 @@
+"""The last days of every coin of a folder of snapshots, kept up to date file by file."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from liquidity.contract import (
+    CHANGE_1H,
+    COIN,
+    DATE,
+    FORECAST_FEATURES,
+    ID,
+    MARKET_CAP,
+    PRICE,
+    SYMBOL,
+    VOLUME,
+)
+from liquidity.data.market import drop_unusable, read_file
+from liquidity.data.namesakes import name_assets
+from liquidity.data.readers import snapshot_files
+from liquidity.errors import MarketDataError
+
+DAYS = 90  # of a coin, its newest one included: what a forecast looks at
+ROWS = [DATE, COIN, ID, SYMBOL, PRICE, CHANGE_1H, VOLUME, MARKET_CAP]
+# Days behind the market's newest one that are kept of a file: a coin may be DAYS late itself.
+KEPT_DAYS = 2 * DAYS
+
+
+@dataclass
+class _File:
+    identity: tuple
+    rows: pd.DataFrame | None  # the last that could be read; None for none so far
+    problem: str | None
+
+
+class Recent:
+    """The last DAYS days of every coin in the folder `folder`.
+
+    A file that cannot be read leaves the rows that it had before, and a problem.
+    """
+
+    def __init__(self, folder):
+        self._folder = folder
+        self._files = {}
+        self.problems = []
+
+    def update(self):
+        """Read what is new or has changed; returns whether anything has."""
+        try:
+            paths = snapshot_files(self._folder)
+        except (MarketDataError, OSError) as error:
+            # A folder that is away for a moment takes nothing with it.
+            changed, self.problems = self.problems != [str(error)], [str(error)]
+            return changed
+        before = {path: file.identity for path, file in self._files.items()}
+        now = {path: _identity(path) for path in paths}
+        if now == before and not self._folder_was_away:
+            return False
+        if before.keys() - now.keys():  # what is newest may be older now
+            before = {}
+        newest = self._newest()
+        for path, identity in now.items():
+            if before.get(path) != identity:
+                self._read(path, identity, newest)
+                newest = self._newest()
+        self._files = {path: self._files[path] for path in paths}
+        self.problems = [file.problem for file in self._files.values() if file.problem]
+        return True
+
+    @property
+    def _folder_was_away(self):
+        return bool(self.problems) and not any(file.problem for file in self._files.values())
+
+    def rows(self):
+        """The rows of all files, sorted by coin and date, one of a coin and date: the columns of
+        ROWS without ID, as they are known, and DAYS days of a coin at most.
+        """
+        frames = [file.rows for file in self._files.values() if file.rows is not None]
+        if not frames:
+            return pd.DataFrame({name: [] for name in ROWS if name != ID})
+        frame, *_ = name_assets(pd.concat(frames, ignore_index=True))
+        frame, *_ = drop_unusable(frame, FORECAST_FEATURES)
+        frame = frame.sort_values([COIN, DATE], kind="stable", ignore_index=True)
+        latest = frame.groupby(COIN)[DATE].transform("max")
+        alive = latest > frame[DATE].max() - pd.Timedelta(days=DAYS)
+        recent = frame[DATE] > latest - pd.Timedelta(days=DAYS)
+        return frame[alive & recent].reset_index(drop=True)
+
+    def _newest(self):
+        known = [f.rows[DATE].max() for f in self._files.values() if f.rows is not None]
+        return max(known, default=pd.NaT)
+
+    def _read(self, path, identity, newest):
+        before = self._files.get(path)
+        try:
+            rows, _ = read_file(path, required=FORECAST_FEATURES)
+        except (MarketDataError, OSError) as error:
+            lost = None if before is None else before.rows
+            self._files[path] = _File(identity, lost, str(error))
+            return
+        newest = max(rows[DATE].max(), newest) if newest is not pd.NaT else rows[DATE].max()
+        kept = rows[DATE] > newest - pd.Timedelta(days=KEPT_DAYS)
+        rows = rows.loc[kept, [name for name in ROWS if name in rows]].reset_index(drop=True)
+        self._files[path] = _File(identity, rows if len(rows) else None, None)
+
+
+def _identity(path):
+    """What tells a file that is written to, or replaced, from the one it was."""
+    found = Path(path).stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns

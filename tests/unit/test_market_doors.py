@@ -1,0 +1,311 @@
+"""The market's doors: a folder of snapshots in, rankings and coins with forecasts out."""
+
+import csv
+import io
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+from support import HTML, standing_app
+
+from liquidity.data.recent import DAYS, Recent
+from serve import market
+from serve.app import close_app, create_app
+from serve.market import Days, Market, NoMarket, pack, unpack
+from serve.outlook import UnknownCoin, outlook
+
+ODD_NAMES = [
+    "a/b",
+    'say "hi"',
+    "<b>bold</b>",
+    "\U0001f680 moon",
+    "x" * 300,
+    "=1+1",
+    "..",
+    "a?b#c%2F",
+]
+
+
+def wait(found, seconds=60):
+    """What `found()` returns as soon as it is true."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if value := found():
+            return value
+        time.sleep(0.05)
+    raise AssertionError("waited in vain")
+
+
+def rows_of(coin, days, *, cap=1e8, share=0.1, last="2026-06-30"):
+    dates = pd.date_range(end=last, periods=days)
+    volume = cap * share * (1 + 0.1 * np.sin(np.arange(days)))
+    return pd.DataFrame(
+        {"date": dates, "coin": coin, "price": 2.0, "24h_volume": volume, "mkt_cap": cap}
+    )
+
+
+def write_days(folder, frame):
+    folder.mkdir(exist_ok=True)
+    for date, rows in frame.groupby("date"):
+        rows.to_csv(folder / f"day_{date:%Y-%m-%d}.csv", index=False)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """40 days of a small market: a coin of one day, one that is late, and odd names."""
+    folder = tmp_path_factory.mktemp("snapshots")
+    coins = [rows_of(f"Coin {n}", 40, share=0.02 * (n + 1)) for n in range(40)]
+    coins += [rows_of(name, 40, cap=5e6) for name in ODD_NAMES]
+    coins += [rows_of("Newcomer", 1), rows_of("Straggler", 40, last="2026-06-25")]
+    write_days(folder, pd.concat(coins))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def app(forecasts, folder, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(forecasts)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{forecasts}/mlflow.db")
+        cache = str(tmp_path_factory.mktemp("cache"))
+        uri = "models:/crypto-liquidity-1d@champion"
+        app = create_app({"MODEL_URI": uri, "CACHE_DIR": cache, "SNAPSHOTS": str(folder)})
+        client = app.test_client()
+        wait(lambda: client.get("/coins").status_code == 200)
+        wait(lambda: len(client.get("/coins").json["coins"][0]["forecasts"]) == 2)
+        yield app
+        close_app(app)
+
+
+@pytest.fixture
+def client(app):
+    return app.test_client()
+
+
+def test_coins_are_ranked_by_the_exact_ratio_of_their_newest_day(client):
+    coins = client.get("/coins").json["coins"]
+    assert len(coins) == 50
+    by_rank = sorted(coins, key=lambda coin: coin["rank"])
+    liquidity = [coin["liquidity"] for coin in by_rank]
+    assert liquidity == sorted(liquidity, reverse=True)
+    for coin in coins:
+        assert coin["liquidity"] == coin["24h_volume"] / coin["mkt_cap"]
+        assert coin["level"] == ("High" if coin["liquidity"] > 0.5 else "Low")
+    found = {coin["coin"]: coin for coin in coins}
+    assert found["Newcomer"]["days_used"] == 1
+    assert found["Newcomer"]["rank_change"] is None
+    assert (found["Straggler"]["date"], found["Straggler"]["days_late"]) == ("2026-06-25", 5)
+    assert found["Coin 7"]["days_used"] == 40
+
+
+def test_a_coins_forecasts_are_those_of_its_days_sent_to_forecast(client):
+    """To the last bit, by its name too."""
+    known = client.get("/coins/Coin 7").json
+    days = [
+        {name: day[name] for name in ("date", "price", "24h_volume", "mkt_cap")}
+        for day in known["history"]
+    ]
+    sent = client.post("/forecast", json={"coin": "Coin 7", "rows": days}).json
+    assert sent["forecasts"] == known["forecasts"]
+    assert sent["days_used"] == known["days_used"]
+    assert client.post("/forecast", json={"coin": "Coin 7"}).json == sent
+    assert [each["date"] for each in sent["forecasts"]] == ["2026-07-01", "2026-07-07"]
+
+
+def test_an_unknown_coin_has_near_names(client):
+    for response in (
+        client.get("/coins/Coin 71"),
+        client.post("/forecast", json={"coin": "coim 7"}),
+    ):
+        assert response.status_code == 404
+        assert "did you mean 'Coin 7" in response.json["message"]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_a_coin_of_any_name_has_its_page(client, name):
+    """Whose address is in the ranking."""
+    page = client.get("/market", query_string={"q": name[:100]}, headers=HTML)
+    (address,) = {
+        part.partition('"')[0] for part in page.text.split('href="')[1:] if "/coins/" in part[:8]
+    }
+    coin = client.get(address.replace("&amp;", "&"), headers=HTML)
+    assert coin.status_code == 200
+    assert "<b>bold" not in page.text + coin.text
+    assert client.get(address).json["coin"] == name
+
+
+def test_the_ranking_is_searched_sorted_filtered_and_saved(client):
+    def names(**query):
+        sent = client.get("/market", query_string=query | {"as": "csv"})
+        assert sent.mimetype == "text/csv"
+        return [row["coin"] for row in csv.DictReader(io.StringIO(sent.text))]
+
+    assert names(q="coin 1") == [f"Coin {n}" for n in (19, 18, 17, 16, 15, 14, 13, 12, 11, 10, 1)]
+    assert names(sort="coin", q="coin")[:3] == ["Coin 0", "Coin 1", "Coin 10"]
+    assert set(names(min_cap="10M")) & set(ODD_NAMES) == set()
+    assert all(int(name.split()[1]) > 20 for name in names(level="High"))
+    saved = client.get("/market?as=csv").text
+    assert "'=1+1" in saved
+    row = next(csv.DictReader(io.StringIO(saved)))
+    known = client.get(f"/coins/{row['coin']}").json
+    assert float(row["p_high_7d"]) == known["forecasts"][1]["p_high"]
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("sort=x", "sort: expected one of rank, coin"),
+        ("level=x", "level: expected High or Low"),
+        ("min_cap=much", "min_cap: expected a number, got 'much'"),
+        ("min_cap=-1", "min_cap: expected a number from 0"),
+    ],
+)
+def test_a_wrong_choice_is_said(client, query, message):
+    response = client.get(f"/market?{query}")
+    assert response.status_code == 400
+    assert message in response.json["message"]
+    assert client.get(f"/market?{query}", headers=HTML).status_code == 400
+
+
+@pytest.mark.parametrize("page", ["0", "-3", "999", "x", "1e9"])
+def test_a_page_past_the_end_is_the_last(client, page):
+    assert client.get(f"/market?page={page}").status_code == 200
+
+
+def test_what_can_be_traded_comes_from_the_lower_end(client):
+    known = client.get("/coins/Coin 7?share=10%25&position=1M").json
+    for each, ahead in zip(known["tradeable"]["forecasts"], known["forecasts"], strict=True):
+        assert each["lower"] == 0.1 * ahead["lower"] * known["mkt_cap"]
+        assert each["days_needed"] == 1e6 / each["lower"]
+    assert client.get("/coins/Coin 7?share=2").status_code == 400
+    page = client.get("/coins/Coin 7?position=1M", headers=HTML).text
+    assert "Days for 1M USD" in page
+
+
+def test_without_a_folder_there_is_no_market(inner):
+    with standing_app(inner, SNAPSHOTS="") as app:
+        client = app.test_client()
+        for door in ("/market", "/coins", "/coins/Bitcoin"):
+            response = client.get(door)
+            assert response.status_code == 404
+            assert "LIQUIDITY_SNAPSHOTS" in response.json["message"]
+        assert client.post("/forecast", json={"coin": "Bitcoin"}).status_code in (404, 503)
+
+
+def test_without_a_forecast_there_is_a_ranking(inner, folder):
+    with standing_app(inner, SNAPSHOTS=str(folder), FORECASTS="") as app:
+        client = app.test_client()
+        wait(lambda: client.get("/coins").status_code == 200)
+        page = client.get("/market", headers=HTML)
+        assert "No forecast is loaded" in page.text
+        assert client.get("/coins/Coin 7", headers=HTML).status_code == 200
+        assert client.get("/coins/Coin 7").json["forecasts"] == []
+
+
+@pytest.mark.parametrize("make", [lambda path: None, Path.mkdir, Path.touch])
+def test_a_folder_without_a_market_stops_nothing(inner, tmp_path, make):
+    make(tmp_path / "snapshots")
+    with standing_app(inner, SNAPSHOTS=str(tmp_path / "snapshots")) as app:
+        client = app.test_client()
+        answer = wait(lambda: (r := client.get("/coins")) and "log says why" in r.text and r)
+        assert answer.status_code == 503
+        assert client.get("/ping").status_code == 200
+        assert "liquidity_snapshots_failures_total 1.0" in client.get("/metrics").text
+
+
+def test_new_broken_and_lost_files(tmp_path, caplog):
+    """A file is seen within seconds; what a broken one held before stays, and is said once."""
+    folder = tmp_path / "snapshots"
+    write_days(folder, rows_of("Coin", 3))
+    failures = []
+    shown = Market(str(folder), on_problem=lambda: failures.append(1))
+    try:
+        wait(lambda: days_of(shown, "Coin") == 3)
+        rows_of("Coin", 1, last="2026-07-01").to_csv(folder / "new.csv", index=False)
+        started = time.monotonic()
+        wait(lambda: days_of(shown, "Coin") == 4)
+        assert time.monotonic() - started < 15
+        (folder / "new.csv").write_text("date,coin,price,24h_vo")
+        wait(lambda: shown.current().problems)
+        assert days_of(shown, "Coin") == 4
+        (folder / "day_2026-06-28.csv").unlink()
+        wait(lambda: days_of(shown, "Coin") == 3)
+        assert len(failures) == 1
+        assert [r.message for r in caplog.records if "new.csv" in r.message] != []
+    finally:
+        shown.stop()
+
+
+def days_of(shown, coin):
+    try:
+        days = shown.current()
+    except NoMarket:
+        return 0
+    n = days.coins.index(coin)
+    return days.starts[n + 1] - days.starts[n]
+
+
+def test_a_killed_reader_is_replaced(tmp_path, monkeypatch):
+    monkeypatch.setattr(market, "AGAIN_SECONDS", 0.2)
+    write_days(tmp_path / "snapshots", rows_of("Coin", 3))
+    shown = Market(str(tmp_path / "snapshots"))
+    try:
+        wait(lambda: days_of(shown, "Coin") == 3)
+        (reader,) = readers(tmp_path)
+        os.kill(reader.pid, signal.SIGKILL)
+        rows_of("Coin", 1, last="2026-07-01").to_csv(tmp_path / "snapshots/new.csv", index=False)
+        wait(lambda: days_of(shown, "Coin") == 4)
+    finally:
+        shown.stop()
+    assert not readers(tmp_path)
+
+
+def readers(folder):
+    return [p for p in psutil.Process().children() if str(folder) in " ".join(p.cmdline())]
+
+
+def test_the_last_90_days_are_kept_of_whoever_was_seen_within_them(tmp_path):
+    coins = [rows_of("Long", 300), rows_of("Gone", 50, last="2026-01-31")]
+    coins += [rows_of("Late", 100, last="2026-05-01")]
+    pd.concat(coins).to_csv(tmp_path / "all.csv", index=False)
+    recent = Recent(tmp_path)
+    assert recent.update()
+    assert recent.rows()["coin"].value_counts().to_dict() == {"Long": DAYS, "Late": DAYS}
+    assert not recent.update()
+
+
+def test_a_state_survives_its_packing():
+    frame = pd.concat([rows_of("A", 2), rows_of("B", 1).assign(symbol="b")], ignore_index=True)
+    days = unpack(3, pack(frame, problems=["p"], read="now"))
+    assert isinstance(days, Days)
+    assert (days.coins, days.starts.tolist(), days.symbols) == (["A", "B"], [0, 2, 3], [None, "b"])
+    assert (days.problems, days.read, days.number) == (("p",), "now", 3)
+    assert days.cap.tolist() == frame["mkt_cap"].tolist()
+
+
+def test_states_follow_each_other_in_shared_memory():
+    memory = os.memfd_create("test")
+    for size in (10, 1000, 5, 100_000, 3):
+        data = json.dumps(list(range(size))).encode()
+        before = market._read(memory)
+        market._write(memory, data)
+        number, found = market._read(memory)
+        assert (number, found) == (before[0] + 1, data)
+    os.close(memory)
+
+
+def test_changes_of_rank_are_among_the_coins_of_both_days():
+    frames = [rows_of(name, 2) for name in "ab"] + [rows_of("new", 1, share=9)]
+    frame = pd.concat(frames, ignore_index=True)
+    frame["24h_volume"] = [1, 5, 2, 4, 9]  # a: 1 then 5, b: 2 then 4
+    found = outlook(unpack(1, pack(frame, problems=[], read="now")), {})
+    assert found.rank.tolist() == [2, 3, 1]
+    assert found.rank_change[:2].tolist() == [1, -1]
+    assert np.isnan(found.rank_change[2])
+    with pytest.raises(UnknownCoin, match="GET /coins lists them"):
+        found.find("zzzz")
