@@ -13,9 +13,8 @@ from granian.log import LogLevels
 from liquidity.command import Parser, run, whole_number
 from liquidity.errors import SettingsError
 from serve.log_stream import log_without_waiting
-from serve.market import shared_market
 from serve.settings import check_prediction_log, read_settings
-from serve.shared import shared_places
+from serve.shared import shared_market, shared_places
 
 PROG = "serve"
 # A worker that is told to end has this long for what it is answering.

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 import zlib
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,9 +24,9 @@ import orjson
 import pyarrow as pa
 
 from liquidity.contract import COIN, DATE, MARKET_CAP, PRICE, SYMBOL, VOLUME
+from serve.shared import MARKET
 
 LOG = logging.getLogger("serve")
-VARIABLE = "LIQUIDITY_MARKET"
 HEADER = struct.Struct("<QQQI")  # number, offset, length, checksum
 START = 64  # of what is handed over
 LOOK_SECONDS = 1.0
@@ -167,24 +167,8 @@ class Market:
         self._said = problems
 
 
-@contextmanager
-def shared_market():
-    """Make the memory in which workers find the market, by an environment variable."""
-    try:
-        descriptor = os.memfd_create("liquidity-market")
-    except (AttributeError, OSError):  # another system than Linux: each worker by itself
-        yield
-        return
-    os.environ[VARIABLE] = f"/proc/{os.getpid()}/fd/{descriptor}"
-    try:
-        yield
-    finally:
-        del os.environ[VARIABLE]
-        os.close(descriptor)
-
-
 def _memory():
-    if path := os.environ.get(VARIABLE):
+    if path := os.environ.get(MARKET):
         with suppress(OSError):
             return os.open(path, os.O_RDWR | os.O_CLOEXEC)
     return os.memfd_create("liquidity-market", os.MFD_CLOEXEC)

@@ -8,9 +8,10 @@ from functools import cached_property
 
 import numpy as np
 
-from liquidity.contract import HIGH, LOW, MARKET_CAP, PRICE, THRESHOLD, VOLUME
+from liquidity.contract import HIGH, LOW, MARKET_CAP, PRICE, VOLUME
 from liquidity.model.model import DAYS, history_features
 from serve.champion import NoModel
+from serve.facts import facts
 from serve.market import NoMarket
 
 SHARE = 0.05  # of a day's volume that is taken to be tradeable without moving the price much
@@ -38,6 +39,7 @@ class Outlook:
     days_known: np.ndarray  # of the DAYS that end with the newest day
     late: np.ndarray  # days behind the market's newest day
     threshold: float
+    coverage: float  # of the ranges
 
     @property
     def coins(self):
@@ -200,7 +202,7 @@ def outlook(days, served):
         for horizon, each in served.items():
             own = np.column_stack([columns[name][newest] for name in each.model.features])
             forecasts[horizon] = each.model.forecast(X, known, own)
-    threshold = next((s.model.metadata["threshold"] for s in served.values()), THRESHOLD)
+    known_facts = facts(next(iter(served.values()), None))
     rank = _ranks(liquidity[newest])
     return Outlook(
         days,
@@ -211,7 +213,8 @@ def outlook(days, served):
         rank_change=_rank_changes(days, liquidity),
         days_known=np.minimum(known, DAYS),
         late=day[newest].max() - day[newest],
-        threshold=threshold,
+        threshold=known_facts["threshold"],
+        coverage=known_facts["interval"]["coverage"],
     )
 
 

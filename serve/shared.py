@@ -11,7 +11,7 @@ import struct
 import zlib
 from contextlib import contextmanager, suppress
 
-VARIABLE = "LIQUIDITY_SHARED"
+VARIABLE, MARKET = "LIQUIDITY_SHARED", "LIQUIDITY_MARKET"
 HALF = 2**18  # bytes
 HEADER = struct.Struct("<QII")  # number, length, checksum
 
@@ -29,6 +29,22 @@ def shared_places(count):
         del os.environ[VARIABLE]
         for descriptor in descriptors:
             os.close(descriptor)
+
+
+@contextmanager
+def shared_market():
+    """Make the memory in which workers find the market, by an environment variable."""
+    try:
+        descriptor = os.memfd_create("liquidity-market")
+    except (AttributeError, OSError):  # another system than Linux: each worker by itself
+        yield
+        return
+    os.environ[MARKET] = f"/proc/{os.getpid()}/fd/{descriptor}"
+    try:
+        yield
+    finally:
+        del os.environ[MARKET]
+        os.close(descriptor)
 
 
 class Places:

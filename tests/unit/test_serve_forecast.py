@@ -100,7 +100,7 @@ def test_the_newest_of_a_coins_days_is_forecast_by_every_champion(app, days):
     [
         ({"rows": []}, 400, "rows: expected a list of objects"),
         ({}, 400, "rows: expected a list of objects"),
-        ({"coin": "Bitcoin"}, 404, "needs a folder of snapshots"),
+        ({"coin": "Bitcoin"}, 404, "no folder of snapshots"),
         ({"coin": 7, "rows": [{}]}, 400, "coin: expected a name as text"),
         ({"rows": [{"date": "2026-01-01", "mkt_cap": 1e8, "price": 1.0}]}, 400, "24h_volume"),
         ({"rows": [{"date": None}]}, 400, "row 0, column date"),
