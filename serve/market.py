@@ -23,10 +23,20 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from liquidity.contract import COIN, DATE, MARKET_CAP, PRICE, SYMBOL, VOLUME
+from liquidity.contract import (
+    COIN,
+    DATE,
+    HIGH_24H,
+    LOW_24H,
+    MARKET_CAP,
+    PRICE,
+    SYMBOL,
+    VOLUME,
+)
 from serve.shared import MARKET
 
 LOG = logging.getLogger("serve")
+NUMBERS = (PRICE, VOLUME, MARKET_CAP, HIGH_24H, LOW_24H)  # of a day that are handed over
 HEADER = struct.Struct("<QQQI")  # number, offset, length, checksum
 START = 64  # of what is handed over
 LOOK_SECONDS = 1.0
@@ -56,6 +66,8 @@ class Days:
     price: np.ndarray
     volume: np.ndarray
     cap: np.ndarray
+    high: np.ndarray  # of the price in 24 hours; NaN where a file has none
+    low: np.ndarray
     read: str  # when, as an ISO time
     problems: tuple[str, ...] = field(default=())
 
@@ -199,12 +211,16 @@ def _write(memory, data):
 def pack(frame, *, problems, read):
     """Rows as liquidity.data.recent has them, as bytes."""
     symbol = frame[SYMBOL] if SYMBOL in frame else [None] * len(frame)
+
+    def numbers(name):
+        return frame[name].to_numpy(float) if name in frame else np.full(len(frame), np.nan)
+
     table = pa.table(
         {
             COIN: pa.array(frame[COIN], pa.string()).dictionary_encode(),
             SYMBOL: pa.array(symbol, pa.string()),
             DATE: frame[DATE].to_numpy("datetime64[D]").astype(np.int64),
-            **{name: frame[name].to_numpy(np.float64) for name in (PRICE, VOLUME, MARKET_CAP)},
+            **{name: numbers(name) for name in NUMBERS},
         }
     )
     table = table.replace_schema_metadata(
@@ -223,13 +239,13 @@ def unpack(number, data):
     codes = coin.indices.to_numpy()
     starts = np.append(np.flatnonzero(np.diff(codes, prepend=-1)), len(codes))
     coins = [coin.dictionary[code].as_py() for code in codes[starts[:-1]]]
-    day, price, volume, cap = (
-        table.column(name).to_numpy() for name in (DATE, PRICE, VOLUME, MARKET_CAP)
+    day, price, volume, cap, high, low = (
+        table.column(name).to_numpy() for name in (DATE, *NUMBERS)
     )
     symbols = table.column(SYMBOL).take(starts[1:] - 1).to_pylist() if len(coins) else []
     about = table.schema.metadata
     return Days(
-        number, coins, starts, symbols, day, price, volume, cap,
+        number, coins, starts, symbols, day, price, volume, cap, high, low,
         read=about[b"read"].decode(), problems=tuple(orjson.loads(about[b"problems"])),
     )  # fmt: skip
 

@@ -79,6 +79,7 @@ def coin_facts(outlook, n, *, share=SHARE, position=None):
     return outlook.row(n) | {
         "history": outlook.history(n),
         "tradeable": tradeable,
+        "costs": outlook.costs(n),
         "models": [
             served.reference
             | {"horizon": horizon, "registered": served.info.get("registered")}

@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from liquidity.contract import HIGH, LOW, MARKET_CAP, PRICE, VOLUME
+from liquidity.illiquidity import amihud, high_low_spread
 from liquidity.model.model import DAYS, history_features
 from serve.champion import NoModel
 from serve.facts import facts
@@ -139,6 +140,17 @@ class Outlook:
             }
             for at in rows
         ]
+
+    def costs(self, n):
+        """What a trade of the coin at position `n` costs, by two estimates of its known days: see
+        liquidity.illiquidity. None where its days do not tell.
+        """
+        days, rows = self.days, slice(*self.days.starts[n : n + 2].tolist())
+        day = days.day[rows]
+        return {
+            "amihud_per_million": _number(amihud(day, days.price[rows], days.volume[rows])),
+            "high_low_spread": _number(high_low_spread(day, days.high[rows], days.low[rows])),
+        }
 
     def tradeable(self, n, *, share=SHARE):
         """How much of the coin a day takes, in USD: `share` of the volume of the newest day, and of

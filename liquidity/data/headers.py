@@ -14,7 +14,9 @@ from liquidity.contract import (
     COIN,
     COLUMNS,
     DATE,
+    HIGH_24H,
     ID,
+    LOW_24H,
     MARKET_CAP,
     PRICE,
     SYMBOL,
@@ -57,6 +59,8 @@ SPELLINGS = {
     VOLUME: ("volume|volume 24h|total volume|trading volume|trading volume 24h",),
     MARKET_CAP: ("market cap",),
     TARGET: ("liquidity",),
+    HIGH_24H: ("high 24h",),
+    LOW_24H: ("low 24h",),
 }
 SPELLINGS |= {
     change: (

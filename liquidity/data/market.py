@@ -19,11 +19,13 @@ from liquidity.contract import (
     DATE,
     FEATURES,
     FIRST_YEAR,
+    HIGH_24H,
     ID,
     INPUTS,
     KEYS,
     LARGEST,
     LAST_YEAR,
+    LOW_24H,
     MARKET_CAP,
     NUMBERS,
     PRICE,
@@ -227,7 +229,7 @@ def _column(rule, *, hint=""):
 SCHEMA = pa.DataFrameSchema(
     {
         **{name: _column(INPUTS[name].rule) for name in (PRICE, VOLUME, MARKET_CAP)},
-        TARGET: _column(Rule(0)),
+        **{name: _column(Rule(0)) for name in (TARGET, HIGH_24H, LOW_24H)},
         **{name: _column(CHANGE_RULE, hint=" (a fraction: 0.022 is 2.2 %)") for name in CHANGES},
     }
 )

@@ -6,11 +6,12 @@ from pathlib import Path
 import pandas as pd
 
 from liquidity.contract import (
-    CHANGE_1H,
     COIN,
     DATE,
     FORECAST_FEATURES,
+    HIGH_24H,
     ID,
+    LOW_24H,
     MARKET_CAP,
     PRICE,
     SYMBOL,
@@ -22,7 +23,7 @@ from liquidity.data.readers import snapshot_files
 from liquidity.errors import MarketDataError
 
 DAYS = 90  # of a coin, its newest one included: what a forecast looks at
-ROWS = [DATE, COIN, ID, SYMBOL, PRICE, CHANGE_1H, VOLUME, MARKET_CAP]
+ROWS = [DATE, COIN, ID, SYMBOL, PRICE, HIGH_24H, LOW_24H, VOLUME, MARKET_CAP]
 # Days behind the market's newest one that are kept of a file: a coin may be DAYS late itself.
 KEPT_DAYS = 2 * DAYS
 

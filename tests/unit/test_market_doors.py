@@ -187,6 +187,22 @@ def test_what_can_be_traded_comes_from_the_lower_end(client):
     assert "Days for 1M USD" in page
 
 
+def test_what_a_trade_costs_is_told_where_the_days_tell(client):
+    costs = client.get("/coins/Coin 7").json["costs"]
+    assert costs == {"amihud_per_million": 0.0, "high_low_spread": None}
+    page = client.get("/coins/Coin 7", headers=HTML).text
+    assert "the snapshots have no high and low of consecutive days" in page
+
+
+def test_highs_and_lows_come_from_the_snapshots(tmp_path):
+    frame = rows_of("Coin", 5).assign(**{"High 24h": 2.2, "low_24h": 1.9})
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    recent = Recent(tmp_path)
+    recent.update()
+    found = outlook(unpack(1, pack(recent.rows(), problems=[], read="now")), {})
+    assert found.costs(0)["high_low_spread"] > 0.01
+
+
 def test_without_a_folder_there_is_no_market(inner):
     with standing_app(inner, SNAPSHOTS="") as app:
         client = app.test_client()
