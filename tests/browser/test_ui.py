@@ -10,6 +10,8 @@ import urllib.parse
 import pytest
 from support import children, wait_for_http
 
+from liquidity.runs import addresses
+
 
 @pytest.fixture
 def mlflow_ui(complete, tmp_path, free_port):
@@ -36,3 +38,38 @@ def test_the_trials_compare_by_params_and_r2(complete, mlflow_ui, page):
     page.get_by_text("Comparing 4 Runs from 1 Experiment").wait_for(timeout=60_000)
     for text in ("6 trees, depth None, split 2", "min_samples_split", "r2_fold_3", "rank"):
         page.get_by_text(text).first.wait_for(timeout=10_000)
+
+
+def test_the_printed_addresses_open_where_they_say(complete, mlflow_ui, page):
+    """The table has the columns by which trials are told apart, the best one first."""
+    client, parent = complete
+    best = max(children(client, parent), key=lambda run: run.data.metrics["r2"])
+    page.goto(f"{mlflow_ui}/{addresses.table_path(parent)}")
+    page.get_by_text("4 matching runs").wait_for(timeout=60_000)
+    for column in ("r2", "r2_std", "rank", "max_depth", "min_samples_split", "n_estimators"):
+        page.get_by_role("columnheader", name=column).first.wait_for(timeout=10_000)
+    names = page.locator("[role=row] a[href*='/runs/']")
+    assert names.first.inner_text() == best.info.run_name
+    page.goto("about:blank")
+    page.goto(f"{mlflow_ui}/{addresses.charts_path(parent)}")
+    page.get_by_text("Comparison (3)").wait_for(timeout=60_000)
+    page.goto("about:blank")
+    page.goto(f"{mlflow_ui}/{addresses.trainings_path(parent)}")
+    page.get_by_text("1 matching run").wait_for(timeout=60_000)
+    page.get_by_role("button", name="Trainings").wait_for(timeout=10_000)
+    page.get_by_role("columnheader", name="test_log_r2").wait_for(timeout=10_000)
+
+
+def test_a_runs_note_stands_first_and_its_links_work(complete, mlflow_ui, page):
+    _, parent = complete
+    page.goto(f"{mlflow_ui}/{addresses.run_path(parent)}")
+    page.get_by_role("heading", name=parent.info.run_name).wait_for(timeout=60_000)
+    page.get_by_text("The forest explains").wait_for(timeout=10_000)
+    links = [page.get_by_role("link", name=name) for name in ("Trials by r2", "Compared by their")]
+    trials, compared = [link.get_attribute("href") for link in links]
+    page.goto("about:blank")
+    page.goto(f"{mlflow_ui}/{compared}")
+    page.get_by_text("Comparing 4 Runs from 1 Experiment").wait_for(timeout=60_000)
+    page.goto("about:blank")
+    page.goto(f"{mlflow_ui}/{trials}")
+    page.get_by_text("4 matching runs").wait_for(timeout=60_000)
