@@ -399,7 +399,7 @@ def test_mlflow_run_with_bad_input_fails_with_the_sentence(store):
 def test_a_doubt_about_the_data_is_said_before_the_search(write_csv, capsys):
     lines = [f"2022-03-16,c{n},C,1,2.5,5,9" for n in range(30)]
     _, cleaning = train.read_market(write_csv(*lines, name="[red]market.csv"))
-    train.print_read(Console(), cleaning)
+    train.summary.print_read(Console(), cleaning)
     out = capsys.readouterr().out
     assert "Warning: " in out
     assert "[red]market.csv, column 1h: half of the changes are beyond 2.5" in out
