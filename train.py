@@ -92,7 +92,7 @@ def train_task(task, cleaning, args, console, *, outer=None):
         console.print("Finished by an interrupted list of horizons; it stays as it is.")
         return
     data_digest = digest(task.table)
-    tags = training_log.run_tags(task, key, settings=settings, digest=data_digest)
+    tags = training_log.run_tags(task, key, settings=settings, data_digest=data_digest)
     run_name = partial(training_log.run_name, args.data, task, total)
     with (
         workers(args.scheduler, fit_fold, n_jobs=args.n_jobs, console=console) as executor,

@@ -1,5 +1,6 @@
 """The job as its user runs it: whole runs, bad input, and every way to stop it."""
 
+import json
 import os
 import re
 import signal
@@ -50,6 +51,9 @@ def test_a_run_holds_all_that_the_contract_names(complete):
     assert [(each.dataset.name, each.tags[0].value) for each in datasets] == [
         ("train", "training"), ("test", "test")
     ]  # fmt: skip
+    described = json.loads(datasets[0].dataset.schema)["mlflow_colspec"]
+    assert [column["name"] for column in described][-2:] == ["price", "liquidity"]
+    assert json.loads(datasets[0].dataset.profile)["num_rows"] == 927
     names = {item.path for item in client.list_artifacts(parent.info.run_id)}
     assert names == {"cleaned_data.csv", "cleaning.json", "figures", "trials.csv"}
     assert len(client.list_artifacts(parent.info.run_id, "figures")) == 7
