@@ -3,7 +3,10 @@
 import sys
 from functools import partial
 
-import sklearn
+if __name__ == "__main__":
+    # What follows takes seconds, and half a minute where nothing is compiled yet.
+    print("Loading the libraries", flush=True)
+
 from mlflow.exceptions import MlflowException
 
 from liquidity import evaluation, registry
@@ -26,11 +29,11 @@ from liquidity.errors import SettingsError
 from liquidity.executors import add_scheduler_option, workers
 from liquidity.model.gate import PROMOTE, decide
 from liquidity.model.packaging import log_model
-from liquidity.progress import elapsed_time
-from liquidity.report.summary import print_destination, print_read, print_split, print_summary
+from liquidity.progress import elapsed_time, notice
+from liquidity.report import notes, summary
 from liquidity.runs import tracking, training_log
+from liquidity.runs.addresses import mlflow_page
 from liquidity.runs.destination import check_destination
-from liquidity.runs.records import HORIZON, SEARCH_KEY
 from liquidity.runs.recovery import find_finished, finished_before
 from liquidity.runs.store import check_store, quieten_mlflow
 from liquidity.search.grid import best_trial, candidates, fit_fold, search, search_key
@@ -57,26 +60,31 @@ def main(argv=None):
 
 def train(args, console):
     """The job from files to registered versions: the data read once, then each horizon."""
-    frame, cleaning = read_data(args)
-    print_read(console, cleaning)
+    with elapsed_time(console, f"Reading {args.data}"):
+        frame, cleaning = read_data(args)
+    summary.print_read(console, cleaning)
     tasks = prepare_tasks(frame, args)
-    check_store()
-    print_destination(console, check_destination(args.experiment))
+    with notice(console, "Opening the MLflow store; a new one takes a moment to make", seconds=1):
+        check_store()
+        summary.print_destination(console, check_destination(args.experiment))
     if len(tasks) == 1:
         train_task(*tasks, cleaning, args, console)
         return
-    with tracking.parent_run(experiment=args.experiment, params=args.logged, tags={}) as outer:
+    name = training_log.list_name(args.data, args.horizons)
+    with tracking.parent_run(experiment=args.experiment, params=args.logged, name=name) as outer:
+        paths = training_log.log_list(outer)
         for task in tasks:
             train_task(task, cleaning, args, console, outer=outer)
+    summary.print_lines(console, summary.looking(mlflow_page(), paths))
 
 
 def train_task(task, cleaning, args, console, *, outer=None):
     """One horizon from its rows to a registered version, step by step; all wiring is here."""
     settings, grid = args.settings[task.horizon], args.grids[task.horizon]
-    name = registered_name(args.model_name, task.horizon)
+    name, total = registered_name(args.model_name, task.horizon), len(candidates(grid))
     if outer:
         console.print(f"{name}:", highlight=False)
-    print_split(console, task.training, task.test)
+    summary.print_split(console, task.training, task.test)
     pipeline = build_pipeline(random_state=args.random_state, max_samples=settings["max_samples"])
     key = search_key(pipeline, task.X, task.y, folds=task.folds, searched=grid, offset=task.offset)
     finished = find_finished(key, len(task.folds), grid=grid, resume=args.resume, console=console)
@@ -84,22 +92,16 @@ def train_task(task, cleaning, args, console, *, outer=None):
         console.print("Finished by an interrupted list of horizons; it stays as it is.")
         return
     data_digest = digest(task.table)
-    tags = {
-        SEARCH_KEY: key,
-        HORIZON: str(task.horizon),
-        "data_digest": data_digest,
-        "scikit_learn_version": sklearn.__version__,
-        **{f"resolved.{setting}": str(value) for setting, value in settings.items()},
-    }
+    tags = training_log.run_tags(task, key, settings=settings, data_digest=data_digest)
+    run_name = partial(training_log.run_name, args.data, task, total)
     with (
         workers(args.scheduler, fit_fold, n_jobs=args.n_jobs, console=console) as executor,
         tracking.parent_run(
-            experiment=args.experiment, params=args.logged, tags=tags, outer=outer
+            experiment=args.experiment, params=args.logged, tags=tags, name=run_name(), outer=outer
         ) as parent,
     ):
         training_log.log_data(task, cleaning, source=args.data)
-        total = len(candidates(grid))
-        with training_log.log_trials(parent, finished, total, console) as on_trial:
+        with training_log.log_trials(parent, finished, grid, total, console) as on_trial:
             trials = search(
                 pipeline,
                 task.X,
@@ -118,32 +120,25 @@ def train_task(task, cleaning, args, console, *, outer=None):
             X, y = task.X[task.fit_rows], task.y[task.fit_rows]
             fitted = fit_pipeline(tuned, X, y, n_jobs=args.n_jobs)
             metrics, figures = task.evaluate(fitted, pipeline, interval, n_jobs=args.n_jobs)
-            training_log.log_evaluation(metrics, figures)
+            training_log.log_evaluation(metrics, figures, cleaning)
+            worth = task.worth(metrics)
         with elapsed_time(console, "Compiling, comparing and registering"):
-            model_uri = log_model(
-                fitted,
-                task.training,
-                task.X,
-                horizon=task.horizon,
-                target=task.describe_target(),
-                interval=interval,
-                digest=data_digest,
+            facts = {"target": task.describe_target(), "interval": interval, "digest": data_digest}
+            model_uri = log_model(fitted, task.training, task.X, horizon=task.horizon, **facts)
+            options = {"promote": args.promote, "split": settings["split"], "name": name}
+            decided = partial(
+                decide, model_uri, task.table, metrics, horizon=task.horizon, **options
             )
+            about = notes.version_note(worth, task, source=tracking.source_name(args.data))
             decision, version = registry.decide_and_register(
-                model_uri,
-                partial(
-                    decide,
-                    model_uri,
-                    task.table,
-                    metrics,
-                    horizon=task.horizon,
-                    name=name,
-                    promote=args.promote,
-                    split=settings["split"],
-                ),
-                name=name,
+                model_uri, decided, name=name, about=about, about_all=notes.model_note(task, name)
             )
-    print_summary(console, trials, task.summary(metrics), decision, name=name, version=version)
+        found = {"decision": decision, "name": name, "version": version}
+        paths = training_log.log_verdict(
+            parent, trials, worth, run_name=run_name, outer=outer, **found
+        )
+    look = summary.looking(mlflow_page(), paths)
+    summary.print_summary(console, trials, worth, look=look, **found)
 
 
 def read_data(args):

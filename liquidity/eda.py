@@ -5,22 +5,25 @@ from pathlib import Path
 
 import mlflow
 from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from liquidity.command import Parser, run
 from liquidity.contract import MARKET_CAP, PRICE, TARGET, THRESHOLD, VOLUME
 from liquidity.data.market import read_market
 from liquidity.data.table import target
-from liquidity.report.market_report import as_text, write_report
+from liquidity.progress import elapsed_time
+from liquidity.report.market_report import REPORT, as_text, write_report
 from liquidity.report.market_tables import market_headline, market_tables
+from liquidity.report.summary import looking, print_lines
+from liquidity.runs.addresses import artifact_path, mlflow_page
+from liquidity.runs.destination import local_files
 from liquidity.runs.recovery import close_dead_runs
 from liquidity.runs.store import check_store, quieten_mlflow
-from liquidity.runs.tracking import parent_run
+from liquidity.runs.tracking import parent_run, source_name
 from liquidity.scratch import scratch_folder
 from liquidity.terminal import Terminal
 
 PROG = "liquidity.eda"
-
-
 EXPERIMENT = "crypto-liquidity-eda"
 REQUIRED = (VOLUME, MARKET_CAP, PRICE)  # a look needs no 1h
 
@@ -38,15 +41,17 @@ def main(argv=None):
 
 def explore(data, *, experiment, console):
     """From files to one run with report.html, summary.txt, tables and figures."""
-    frame, cleaning = read_market(data, required=REQUIRED)
+    with elapsed_time(console, f"Reading {data}"):
+        frame, cleaning = read_market(data, required=REQUIRED)
     frame = frame.assign(**{TARGET: target(frame)}).dropna(axis=1, how="all")
     tables, pairs = market_tables(frame, cleaning)
-    headline = market_headline(frame, cleaning)
+    headline = market_headline(frame, cleaning, tables)
     console.print(as_text(headline, tables), highlight=False, markup=False, soft_wrap=True)
 
     check_store()
     close_dead_runs("eda")
-    with parent_run(experiment=experiment, params={"data": data}, tags={}) as run:
+    name = source_name(data)
+    with parent_run(experiment=experiment, params={"data": data}, name=name) as run:
         mlflow.log_metrics(
             {
                 "rows_read": cleaning.rows_read,
@@ -57,16 +62,15 @@ def explore(data, *, experiment, console):
                 "high_share": float((frame[TARGET] > THRESHOLD).mean()),
             }
         )
+        mlflow.set_tag(MLFLOW_RUN_NOTE, "\n\n".join(headline))
         mlflow.log_dict(cleaning.to_dict(), "cleaning.json")
-        with scratch_folder() as folder:
+        with elapsed_time(console, "Drawing the report"), scratch_folder() as folder:
             write_report(Path(folder), frame, tables, pairs, headline=headline)
             mlflow.log_artifacts(folder)
-    console.print(
-        f"Look:   mlflow ui --port 5001, run {run.info.run_name} of experiment "
-        f"{mlflow.get_experiment(run.info.experiment_id).name}, artifact report.html",
-        highlight=False,
-        soft_wrap=True,
-    )
+    there = local_files(run)
+    report = [f"Report: {there / REPORT}"] if there else []
+    look = looking(mlflow_page(), {"the report": artifact_path(run, REPORT)})
+    print_lines(console, report + look)
 
 
 def parse_arguments(argv):

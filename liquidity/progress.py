@@ -36,7 +36,9 @@ def progress_bar(console, title, total):
             nonlocal done
             done += 1
             bar.update(task, advance=1, note=note)
-            if not console.is_terminal and (done % max(1, total // LINES) == 0 or done == total):
+            # The first one too: until it comes nobody knows how long the others will take.
+            told = done in (1, total) or done % max(1, total // LINES) == 0
+            if not console.is_terminal and told:
                 console.print(f"{title} {done}/{total} {note}", highlight=False)
 
         yield advance
@@ -46,10 +48,11 @@ def progress_bar(console, title, total):
 def elapsed_time(console, title):
     """Show that and for how long the block works, where nobody can tell how long it will."""
     if not console.is_terminal:
-        console.print(title, highlight=False)
-    columns = SpinnerColumn(), TextColumn(title), TimeElapsedColumn()
+        console.print(title, highlight=False, soft_wrap=True)
+    # Not the title itself as a column: it would be taken for a format with markup.
+    columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn()
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        bar.add_task("", total=None)
+        bar.add_task(title, total=None)
         yield
 
 

@@ -1,20 +1,29 @@
-"""The model registry: register versions, move aliases (python -m liquidity.registry)."""
+"""The model registry: register versions, list them, move aliases (python -m liquidity.registry)."""
 
+import argparse
+import re
 import sys
 
 import mlflow
 from mlflow.exceptions import MlflowException
 
 from liquidity.command import Parser, run
-from liquidity.contract import CHAMPION, MODEL_NAME
+from liquidity.contract import CHAMPION, MODEL_NAME, registered_name
 from liquidity.errors import ModelError, first_line
 from liquidity.model.gate import RULE, champion_number
 from liquidity.model.loading import champion_version
+from liquidity.report.summary import print_lines
+from liquidity.report.versions import Listed, live_lines, versions_table
 from liquidity.runs.store import check_store, quieten_mlflow
+from liquidity.runs.tracking import source_name
+from liquidity.terminal import Terminal
+
+PROG = "liquidity.registry"
 
 
-def decide_and_register(model_uri, decide, *, name):
-    """Register the version as `decide()` says; returns its Decision and the version.
+def decide_and_register(model_uri, decide, *, name, about="", about_all=""):
+    """Register the version as `decide()` says; returns its Decision and the version. Its
+    description begins with `about`, and `about_all` is that of the name, if it has none.
 
     It takes a moment to make a version, in which another training may have moved the alias: then
     it is decided again, before the alias moves.
@@ -25,7 +34,10 @@ def decide_and_register(model_uri, decide, *, name):
         decision = decide()
         for key, value in _tags(decision).items():
             mlflow.MlflowClient().set_model_version_tag(name, version, key, value)
-    _move_alias(name, version, decision)
+    _move_alias(name, version, decision, about)
+    client = mlflow.MlflowClient()
+    if about_all and not client.get_registered_model(name).description:
+        client.update_registered_model(name, about_all)
     return decision, version
 
 
@@ -50,11 +62,11 @@ def _tags(decision):
     }
 
 
-def _move_alias(name, version, decision):
+def _move_alias(name, version, decision, about=""):
     client = mlflow.MlflowClient()
     client.set_registered_model_alias(name, decision.role, version)
-    description = f"Registered as {decision.role}: {decision.reason}."
-    client.update_model_version(name, version, description)
+    description = f"{about} Registered as {decision.role}: {decision.reason}."
+    client.update_model_version(name, version, description.strip())
 
 
 def make_champion(name, version):
@@ -75,21 +87,102 @@ def make_champion(name, version):
     return replaced
 
 
+def list_versions(name):
+    """`{name: [Listed, ...]}` of the models of this name at every horizon, the newest version
+    first; raises ModelError where there are none.
+    """
+    client = mlflow.MlflowClient()
+    models = _pages(client.search_registered_models)
+    horizons = re.compile(rf"{re.escape(registered_name(name, 1)).removesuffix('1d')}\d+d")
+    found = {}
+    for model in models:
+        if model.name == name or horizons.fullmatch(model.name):
+            found[model.name] = [
+                _listed(client, version, model.aliases)
+                for version in _pages(client.search_model_versions, _named(model.name))
+            ]
+    found = {each: versions for each, versions in sorted(found.items()) if versions}
+    if not found:
+        others = ", ".join(sorted(model.name for model in models)) or "nothing"
+        raise ModelError(
+            f"No version is registered as {name} (there is {others}): train one (train.py), or "
+            "give --model-name."
+        )
+    return found
+
+
+def _listed(client, version, aliases):
+    metrics, data = {}, ""
+    try:
+        run = client.get_run(version.run_id).data
+    except MlflowException:  # deleted, or registered without one
+        pass
+    else:
+        metrics, data = run.metrics, run.params.get("data", "")
+    return Listed(
+        int(version.version),
+        sorted(alias for alias, number in aliases.items() if str(number) == str(version.version)),
+        version.creation_timestamp,
+        metrics,
+        data and source_name(data),
+        version.tags,
+    )
+
+
+def _named(name):
+    quote = '"' if "'" in name else "'"
+    return f"name = {quote}{name}{quote}"
+
+
+def _pages(search, *conditions):
+    found, token = [], None
+    while True:
+        page = search(*conditions, page_token=token)
+        found += page
+        if not (token := page.token):
+            return found
+
+
 def main(argv=None):
-    """Move the champion alias by hand; returns the exit code."""
-    parser = Parser(prog="liquidity.registry", description="Choose the served version by hand.")
-    parser.add_argument("alias", choices=[CHAMPION])
-    parser.add_argument("version", help="an existing version's number")
-    parser.add_argument("--model-name", default=MODEL_NAME)
-    args = parser.parse_args(argv)
-
-    def choose():
-        check_store()
-        replaced = make_champion(args.model_name, args.version)
-        print(f"{args.model_name} version {args.version} is champion (before: {replaced}).")
-
+    """List the versions, or move the champion alias by hand; returns the exit code."""
+    args = parse_arguments(argv)
     quieten_mlflow()
-    return run(parser.prog, choose, failures=(MlflowException,))
+    return run(PROG, lambda: args.job(args), failures=(MlflowException,))
+
+
+def parse_arguments(argv):
+    """The command's settings; leaves with exit code 2 and one sentence where they make no sense."""
+    parser = Parser(prog=PROG, description=__doc__)
+    parser.add_argument("--model-name", default=MODEL_NAME)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(command, job, text):
+        added = commands.add_parser(command, prog=PROG, help=text, description=text)
+        # Before the command or behind it.
+        added.add_argument("--model-name", default=argparse.SUPPRESS)
+        added.set_defaults(job=job)
+        return added
+
+    add("list", print_versions, "show the versions, their roles and their figures")
+    champion = add(CHAMPION, choose_champion, "choose the served version by hand")
+    champion.add_argument("version", help="an existing version's number")
+    return parser.parse_args(argv)
+
+
+def print_versions(args):
+    """The job of the command `list`."""
+    check_store()
+    console = Terminal()
+    for name, versions in list_versions(args.model_name).items():
+        console.print(versions_table(name, versions))
+        print_lines(console, live_lines(versions))
+
+
+def choose_champion(args):
+    """The job of the command `champion`."""
+    check_store()
+    replaced = make_champion(args.model_name, args.version)
+    print(f"{args.model_name} version {args.version} is champion (before: {replaced}).")
 
 
 if __name__ == "__main__":

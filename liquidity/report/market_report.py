@@ -8,6 +8,7 @@ import pandas as pd
 from liquidity.report import market_plots as plots
 from liquidity.report.formatting import short_numbers
 
+REPORT = "report.html"
 PERIODS = 36  # the most lines that a table by time has
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem }
@@ -31,7 +32,7 @@ def write_report(folder, frame, tables, pairs, *, headline):
         figure.savefig(path, dpi=110)
         pictures[title] = path.read_bytes()
     page = as_page(headline, tables, pictures, frame)
-    (folder / "report.html").write_text(page, encoding="utf-8")
+    (folder / REPORT).write_text(page, encoding="utf-8")
 
 
 def market_figures(frame, tables, pairs):

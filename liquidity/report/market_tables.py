@@ -8,20 +8,57 @@ from liquidity.data.layout import note_lines
 from liquidity.report.ranking import both_ends
 
 VALUES = [PRICE, VOLUME, MARKET_CAP, TARGET]
-EXTREMES = 10
+EXTREMES, DECILES = 10, 10
+ALIKE = 1.25  # two medians within this factor are told to be alike
 
 
-def market_headline(frame, cleaning):
-    """What was read, in a sentence, and a sentence per warning."""
+def market_headline(frame, cleaning, tables):
+    """Three sentences of findings, one on what was read, and one per warning.
+
+    `tables` are those of `market_tables`.
+    """
     first, last = frame["date"].min(), frame["date"].max()
     lines = [
+        f"Half of the rows have a liquidity below {frame[TARGET].median():.3g}, and "
+        f"{(frame[TARGET] > THRESHOLD).mean():.1%} are High (above {THRESHOLD}).",
+        _size_finding(tables["Liquidity by capitalisation"]),
+        _time_finding(tables.get("Persistence")),
         f"{cleaning.rows_used:,} of {cleaning.rows_read:,} rows of {len(cleaning.files)} file(s): "
         f"{frame['coin'].nunique():,} coins on {frame['date'].nunique():,} date(s), "
-        f"{first:%Y-%m-%d} to {last:%Y-%m-%d}; {(frame[TARGET] > THRESHOLD).mean():.1%} of the "
-        f"rows are High (liquidity above {THRESHOLD}), the median is {frame[TARGET].median():.3g}."
+        f"{first:%Y-%m-%d} to {last:%Y-%m-%d}.",
     ]
     lines += note_lines(cleaning.notes)
     return lines + [f"Warning: {warning}" for warning in cleaning.warnings]
+
+
+def _size_finding(deciles):
+    """How liquidity goes with the capitalisation, by the first and the last of `cap_deciles`."""
+    if len(deciles) < 2:
+        return "One row says nothing of how liquidity goes with size."
+    small, large = deciles["median"].iloc[0], deciles["median"].iloc[-1]
+    how = "hardly depends on size"
+    if max(small, large) > ALIKE * min(small, large):
+        how = f"is {'higher' if large > small else 'lower'} for large coins"
+    share = "tenth" if len(deciles) == DECILES else f"of {len(deciles)} groups"
+    return (
+        f"Liquidity {how}: its median is {small:.3g} in the smallest {share} of the rows by "
+        f"capitalisation and {large:.3g} in the largest."
+    )
+
+
+def _time_finding(persistence):
+    """How much of a coin's liquidity is known from the date before, by `persistence_summary`."""
+    if persistence is None:
+        return "No coin is on two successive dates, so nothing is known of how liquidity changes."
+    values = persistence["value"]
+    factor, stay = values["median factor between the dates"], values["High that stay High"]
+    if pd.isna(factor):
+        return "The coins that are on two successive dates are not traded on both."
+    kept = "" if pd.isna(stay) else f", and {stay:.0%} of what is High stays High"
+    return (
+        f"From one date to the next a coin's liquidity changes by a factor of {factor:.3g} (the "
+        f"median){kept}."
+    )
 
 
 def market_tables(frame, cleaning):
@@ -77,7 +114,7 @@ def value_quantiles(frame):
 def cap_deciles(frame):
     """Liquidity per tenth of the rows by mkt_cap, 1 the smallest; fewer where rows are few."""
     rank = frame[MARKET_CAP].rank(method="first")
-    decile = np.ceil(rank / len(frame) * min(10, len(frame))).astype(int).rename("decile")
+    decile = np.ceil(rank / len(frame) * min(DECILES, len(frame))).astype(int).rename("decile")
     groups = frame.groupby(decile)
     shares = {"5 %": 0.05, "25 %": 0.25, "median": 0.5, "75 %": 0.75, "95 %": 0.95}
     return pd.DataFrame(

@@ -44,8 +44,10 @@ def print_split(console, training, test):
     )
 
 
-def print_summary(console, trials, worth, decision, *, name, version):
-    """The five best trials, what the winner is worth as lines, and what to do next."""
+def print_summary(console, trials, worth, *, decision, name, version, look):
+    """The five best trials, what the winner is worth, and what to do next; `look` are the lines of
+    `looking`.
+    """
     top = Table(title=f"The best of {len(trials)} trials", title_justify="left")
     for column in (*trials[0].params, "r2", "+/-"):
         top.add_column(column, justify="right")
@@ -54,9 +56,26 @@ def print_summary(console, trials, worth, decision, *, name, version):
         top.add_row(*values, f"{trial.r2:.4f}", f"{trial.r2_std:.4f}")
     console.print(top)
     lines = [
-        *worth,
+        worth.conclusion,
+        *(f"  test r2 {r2:8.4f}  {whose}" for whose, r2 in worth.scores.items()),
+        f"  {worth.sureness}",
         f"Registered {name} version {version} as {decision.role}: {decision.reason}.",
-        "Look:   mlflow ui --port 5001",
+        *look,
         f"Serve:  make serve, or mlflow models serve -m models:/{name}@{CHAMPION} --env-manager uv",
     ]
-    console.print("\n".join(lines), highlight=False, soft_wrap=True)
+    print_lines(console, lines)
+
+
+def looking(page, paths):
+    """Lines that say where to look at a run: `page` is MLflow's, `paths` those on it by what they
+    show.
+    """
+    first = f"Look:   {page.command}, then" if page.command else "Look:"
+    width = max(map(len, paths))
+    return [first, *(f"  {shown:{width}}  {page.address}{path}" for shown, path in paths.items())]
+
+
+def print_lines(console, lines):
+    """Print lines as they are, however long: addresses are there to be copied."""
+    if lines:
+        console.print("\n".join(lines), highlight=False, soft_wrap=True)

@@ -67,6 +67,12 @@ def check_destination(experiment):
     return Destination(store, without_passwords(location))
 
 
+def local_files(run):
+    """The folder of the run's files on this machine, or None where they are elsewhere."""
+    location = run.info.artifact_uri
+    return Path(local_file_uri_to_path(location)) if is_local_uri(location) else None
+
+
 def _check_run(client, run_id):
     """The run that `mlflow run` made for this job; raises SettingsError for any other."""
     try:

@@ -10,6 +10,7 @@ SEARCH_KEY = "search_key"
 PROCESS = "process"
 HORIZON = "horizon"
 RESUMED_FROM = "resumed_from"
+FINISHED = "attributes.status = 'FINISHED'"
 PAGE = 1000
 
 

@@ -3,17 +3,20 @@
 import os
 import time
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import mlflow
 import pandas as pd
 from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
+from mlflow.utils import name_utils
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
+from liquidity.printable import printable
 from liquidity.processes import process_tag
 from liquidity.runs import store
 from liquidity.runs.records import (
-    HORIZON,
+    FINISHED,
     PROCESS,
     RESUMED_FROM,
     children_of,
@@ -25,6 +28,7 @@ from liquidity.runs.records import (
 from liquidity.search.grid import ranks
 
 KEPT = "Finished trials are kept: the same command goes on from them."
+LONGEST_NAME = 40  # of a file in the name of a run; the table of runs shows less
 PATIENCE_SECONDS = 4 * 60  # as long as MLflow's client tries a server
 # How a trial's run is called, by the params that it has.
 TRIAL_NAMES = {
@@ -37,22 +41,24 @@ TRIAL_NAMES = {
 
 
 @contextmanager
-def parent_run(*, experiment, params, tags, outer=None):
+def parent_run(*, experiment, params, tags=(), name=None, outer=None):
     """The job's run: FINISHED, or KILLED after Ctrl-C and SIGTERM, or FAILED, never RUNNING;
     what was being written then, a trial or the model, ends with it. Where the server is gone,
     the next job's `close_dead_runs` ends it. An error takes the note KEPT along where it is true.
 
-    Under `mlflow run` it is the run that MLflow made, in the experiment that it chose. With an
-    `outer` run, the one of a list of horizons, it is a run within that one.
+    Under `mlflow run` it is the run that MLflow made, in the experiment that it chose, and has the
+    name that a person has given it. With an `outer` run, the one of a list of horizons, it is a run
+    within that one.
     """
-    tags = tags | {PROCESS: process_tag()}
-    if outer:
-        name = f"{outer.info.run_name}, {tags[HORIZON]} days ahead"
-        run = mlflow.start_run(nested=True, tags=tags, run_name=name)
-    else:
-        if "MLFLOW_RUN_ID" not in os.environ:
-            mlflow.set_experiment(experiment)
+    tags = dict(tags) | {PROCESS: process_tag()}
+    if "MLFLOW_RUN_ID" in os.environ:
         run = mlflow.start_run(tags=tags)
+        if name and _is_made_up(run.info.run_name):
+            rename(run, run.info.run_name, name)
+    else:
+        if not outer:
+            mlflow.set_experiment(experiment)
+        run = mlflow.start_run(nested=bool(outer), tags=tags, run_name=name)
     try:
         # `mlflow run` has logged its parameters already, as typed; a param cannot be changed.
         mlflow.log_params({k: v for k, v in params.items() if k not in run.data.params})
@@ -62,11 +68,31 @@ def parent_run(*, experiment, params, tags, outer=None):
         # Perhaps for want of the server: the first error is the one to tell, and soon.
         with store.brief_requests(), suppress(MlflowException):
             _end_job(run, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
-            kept = bool(children_of(mlflow.MlflowClient(), run, "attributes.status = 'FINISHED'"))
+            kept = bool(children_of(mlflow.MlflowClient(), run, FINISHED))
         if kept and KEPT not in getattr(error, "__notes__", ()):
             error.add_note(KEPT)
         raise
     _end_job(run, "FINISHED")
+
+
+def source_name(source):
+    """The name of the file, the folder or the glob that was read, to be part of a run's name."""
+    name = printable(Path(source).absolute().name or source)
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 3]}..."
+
+
+def rename(run, before, after):
+    """Give the run another name, unless somebody has renamed it meanwhile."""
+    client = mlflow.MlflowClient()
+    if client.get_run(run.info.run_id).info.run_name == before:
+        client.update_run(run.info.run_id, name=after)
+
+
+def _is_made_up(name):
+    """Whether MLflow has made the name, such as dapper-quail-493, for want of another."""
+    first, _, rest = name.partition("-")
+    made_up = first in name_utils._GENERATOR_PREDICATES
+    return made_up and rest.partition("-")[0] in name_utils._GENERATOR_NOUNS
 
 
 def _end_job(run, status):

@@ -42,7 +42,7 @@ from liquidity.model.model import (
 )
 from liquidity.report.forecast_plots import forecast_figures
 from liquidity.search.pipeline import fit_pipeline
-from liquidity.tasks.task import Task
+from liquidity.tasks.task import Task, Worth, beside, in_days
 
 LEAST_DAYS = 30  # of data beside the horizon
 LEAST_ROWS = 100  # of a month or a group whose coverage is quoted
@@ -103,7 +103,7 @@ class Forecast(Task):
         day = self.training[DATE].to_numpy("datetime64[D]").astype(np.int64)
         own = self.X[: len(self.training)]
         return {
-            "target": f"{TARGET} = {RATIO} of the same coin {_days(self.horizon)} after its date",
+            "target": f"{TARGET} = {RATIO} of the same coin {in_days(self.horizon)} after its date",
             "target_is_ratio": False,
             "target_range": [float(y.min()), float(y.max())],
             # Told apart from files that call a day otherwise by it.
@@ -205,29 +205,37 @@ class Forecast(Task):
         )
         return {name: float(value) for name, value in metrics.items()}, figures
 
-    def summary(self, metrics):
-        """What the forecast is worth in a sentence, and the test figures beside the baselines."""
-        sure = f"95 % {metrics['har_gain_lower']:+.4f} to {metrics['har_gain_upper']:+.4f}"
-        if not metrics["har_gain_lower"] > 0:
+    def worth(self, metrics):
+        """The Worth of the forest with these metrics."""
+        r2, gain, low = (metrics[name] for name in ("test_r2", "har_gain", "har_gain_lower"))
+        sure = f"95 % {low:+.4f} to {metrics['har_gain_upper']:+.4f}"
+        if not low > 0:
             sure = f"not clearly better: {sure}"
-        if math.isnan(metrics["har_gain_lower"]):
+        if math.isnan(low):
             sure = "too few days to say how sure that is"
-        return [
-            f"  In {_days(self.horizon)} the typical error is "
+        holds = f"the {percent(COVERAGE)} interval holds {metrics['interval_coverage']:.1%}"
+        worst = metrics["interval_coverage_worst_month"]
+        month = "" if math.isnan(worst) else f", {worst:.1%} in the worst month"
+        return Worth(
+            f"In {in_days(self.horizon)} the typical error is "
             f"{metrics['typical_error']:.0%} instead of {metrics['persistence_typical_error']:.0%} "
             f"if nothing changed; {metrics['within_factor_2']:.0%} instead of "
-            f"{metrics['persistence_within_factor_2']:.0%} are within a factor of two.",
-            f"  test r2 {metrics['test_r2']:8.4f}  tuned forest, of log10(liquidity + {EPSILON:g})",
-            f"  test r2 {metrics['har_test_r2']:8.4f}  HAR, a regression on the means of 1, 7 and "
-            f"30 days; the forest gains {metrics['har_gain']:+.4f} on it ({sure})",
-            f"  test r2 {metrics['ewma_test_r2']:8.4f}  weighted mean of the last days",
-            f"  test r2 {metrics['persistence_test_r2']:8.4f}  today's liquidity",
-            f"  the {percent(COVERAGE)} interval holds {metrics['interval_coverage']:.1%} of the "
-            f"test rows, {metrics['interval_coverage_worst_month']:.1%} in the worst month; "
-            f"P(High): Brier score {metrics['test_brier']:.4f}, HAR "
-            f"{metrics['har_test_brier']:.4f}, the share of High rows "
+            f"{metrics['persistence_within_factor_2']:.0%} are within a factor of two. The "
+            f"forest's r2 of log10({TARGET} + {EPSILON:g}), {r2:.4f}, is "
+            f"{beside(r2 - metrics['persistence_test_r2'])} that of today's liquidity and "
+            f"{beside(gain)} that of HAR, a regression on the means of 1, 7 and 30 days ({sure}).",
+            f"test r2 {r2:.4f} of log10({TARGET} + {EPSILON:g}), HAR {metrics['har_test_r2']:.4f}, "
+            f"typical error {metrics['typical_error']:.0%}, {holds}",
+            {
+                "tuned forest": r2,
+                "HAR": metrics["har_test_r2"],
+                "weighted mean of the last days": metrics["ewma_test_r2"],
+                "today's liquidity": metrics["persistence_test_r2"],
+            },
+            f"{holds} of the test rows{month}; P(High): Brier score {metrics['test_brier']:.4f}, "
+            f"HAR {metrics['har_test_brier']:.4f}, the share of High rows "
             f"{metrics['climatology_test_brier']:.4f}",
-        ]
+        )
 
 
 def prepare(panel, horizon, *, split, test_size, cv, max_samples, random_state):
@@ -240,7 +248,7 @@ def prepare(panel, horizon, *, split, test_size, cv, max_samples, random_state):
     days = np.unique(day)
     if len(days) < horizon + LEAST_DAYS:
         raise MarketDataError(
-            f"A forecast of {_days(horizon)} needs snapshots of at least {horizon + LEAST_DAYS} "
+            f"A forecast of {in_days(horizon)} needs snapshots of at least {horizon + LEAST_DAYS} "
             f"days, got {len(days)}: add snapshots or lower --horizon."
         )
     y = horizon_target(coin, day, level, horizon=horizon)
@@ -255,9 +263,9 @@ def prepare(panel, horizon, *, split, test_size, cv, max_samples, random_state):
     smallest = min((min(len(a), len(b)) for a, b in folds), default=0)
     if len(test) < 2 or len(folds) < cv or smallest < 2 or int(max_samples * smallest) < 1:
         raise MarketDataError(
-            f"{len(known):,} of {len(frame):,} rows have a value {_days(horizon)} later, on "
+            f"{len(known):,} of {len(frame):,} rows have a value {in_days(horizon)} later, on "
             f"{len(dates)} dates; that is too little for {cv} folds and a test in time order, "
-            f"each {_days(horizon)} apart: add snapshots, lower --cv or --horizon."
+            f"each {in_days(horizon)} apart: add snapshots, lower --cv or --horizon."
         )
     # What a forest that only ever saw long histories makes of a coin that is sent alone is worse
     # than today's liquidity; so some rows train with a shorter one.
@@ -296,7 +304,3 @@ def prepare(panel, horizon, *, split, test_size, cv, max_samples, random_state):
         X_test=X[test],
         days_used_test=days_used[test],
     )
-
-
-def _days(horizon):
-    return "1 day" if horizon == 1 else f"{horizon} days"

@@ -10,7 +10,7 @@ from liquidity import evaluation
 from liquidity.contract import COVERAGE, EPSILON, FEATURES, RATIO, percent
 from liquidity.data.table import build_table, describe_target, inputs_and_target
 from liquidity.report.training_plots import model_figures
-from liquidity.tasks.task import Task
+from liquidity.tasks.task import Task, Worth, beside
 
 
 @dataclass(frozen=True)
@@ -34,23 +34,33 @@ class SameDay(Task):
         """Metrics on the test rows, baselines among them, and figures by file name."""
         (X, y), quantile = inputs_and_target(self.test), interval["quantile"]
         y_pred = fitted.predict(X)
-        metrics = evaluation.baseline_metrics(pipeline, self.training, self.test, n_jobs=n_jobs)
-        metrics |= evaluation.final_metrics(y, y_pred, quantile=quantile)
+        # In this order MLflow's page lists them.
+        metrics = evaluation.final_metrics(y, y_pred, quantile=quantile)
+        metrics |= evaluation.baseline_metrics(pipeline, self.training, self.test, n_jobs=n_jobs)
         importance = permutation_importance(fitted, X, y, scoring="r2", n_repeats=5, random_state=0)
         figures = model_figures(y, y_pred, quantile=quantile, importance=importance.importances)
         return metrics, figures
 
-    def summary(self, metrics):
-        """The test figures beside the baselines, as lines."""
-        return [
-            f"  test r2 {metrics['test_r2']:8.4f}  tuned forest",
-            f"  test r2 {metrics['baseline_test_r2']:8.4f}  untuned forest",
-            f"  test r2 {metrics['formula_test_r2']:8.4f}  {RATIO}",
-            f"  test r2 {metrics['mean_test_r2']:8.4f}  mean of the training rows",
-            f"  the {percent(COVERAGE)} interval holds {metrics['interval_coverage']:.0%} of the "
-            f"test rows; High: precision {metrics['high_precision']:.2f}, recall "
+    def worth(self, metrics):
+        """The Worth of the forest with these metrics."""
+        r2, formula = metrics["test_r2"], metrics["formula_test_r2"]
+        sense = "divide where you know both" if formula >= r2 else "the target is no such ratio"
+        holds = f"the {percent(COVERAGE)} interval holds {metrics['interval_coverage']:.0%}"
+        return Worth(
+            f"The forest explains {max(r2, 0):.0%} of how the test rows differ (r2 {r2:.4f}). That "
+            f"is {beside(r2 - metrics['mean_test_r2'])} the mean of the training rows, "
+            f"{beside(r2 - metrics['baseline_test_r2'])} an untuned forest and "
+            f"{beside(r2 - formula)} {RATIO}: {sense}.",
+            f"test r2 {r2:.4f}, log r2 {metrics['test_log_r2']:.4f}, {holds}",
+            {
+                "tuned forest": r2,
+                "untuned forest": metrics["baseline_test_r2"],
+                RATIO: formula,
+                "mean of the training rows": metrics["mean_test_r2"],
+            },
+            f"{holds} of the test rows; High: precision {metrics['high_precision']:.2f}, recall "
             f"{metrics['high_recall']:.2f}",
-        ]
+        )
 
 
 def prepare(frame, *, split, test_size, cv, max_samples, random_state):

@@ -1,10 +1,24 @@
 """What the two tasks have in common."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
+
+
+class Worth(NamedTuple):
+    """What a forest is worth on the test rows, for every text that says it.
+
+    `conclusion` is one or two sentences, `figures` a clause of the figures that a version is known
+    by, `scores` r2 by whose it is, the tuned forest's first, and `sureness` what is known of the
+    interval and of High.
+    """
+
+    conclusion: str
+    figures: str
+    scores: dict[str, float]
+    sureness: str
 
 
 @dataclass(frozen=True)
@@ -28,3 +42,20 @@ class Task:
     offset: np.ndarray | None = None
 
     features: ClassVar = ()
+
+    @property
+    def ahead(self):
+        """How many days ahead this task looks, as words; empty for the same day."""
+        return f"{in_days(self.horizon)} ahead" if self.horizon else ""
+
+
+def in_days(count):
+    """So many days, as words."""
+    return "1 day" if count == 1 else f"{count} days"
+
+
+def beside(gain):
+    """How a score lies beside another one that is less by `gain`, as words."""
+    if abs(gain) < 0.00005:
+        return "equal to"
+    return f"{abs(gain):.4f} {'above' if gain > 0 else 'below'}"

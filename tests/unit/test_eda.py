@@ -3,6 +3,7 @@
 import html
 import io
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from liquidity.report.market_tables import (
     row_counts,
     successive_pairs,
 )
+from liquidity.runs.addresses import artifact_path
 
 TABLES = ["Rows", "Values", "Liquidity by capitalisation", "Correlation of logarithms",
           "High and Low by date", "Most and least liquid"]  # fmt: skip
@@ -57,7 +59,21 @@ def test_a_look_is_one_finished_run_with_everything_in_it(store, capsys):
     assert len(list(folder.glob("figures/*.png"))) == 8
     out, summary = capsys.readouterr().out, (folder / "summary.txt").read_text()
     assert summary in out
-    assert "1,192 of 1,200 rows of 1 file(s): 300 coins on 4 date(s)" in summary
+    lines = summary.splitlines()
+    assert (
+        lines[0] == "Half of the rows have a liquidity below 0.0296, and 4.8% are High (above 0.5)."
+    )
+    assert lines[1].startswith("Liquidity is higher for large coins: its median is 0.0119 in the ")
+    assert lines[2].startswith(
+        "From one date to the next a coin's liquidity changes by a factor of 1"
+    )
+    assert lines[3].startswith("1,192 of 1,200 rows of 1 file(s): 300 coins on 4 date(s)")
+    assert run.info.run_name == "sample.csv"
+    assert run.data.tags["mlflow.note.content"].startswith(lines[0])
+    report = Path(re.search("^Report: (.*)$", out, re.MULTILINE)[1])
+    assert report.read_text() == (folder / "report.html").read_text()
+    path = artifact_path(run, "report.html")
+    assert f"http://127.0.0.1:5001/{path}\n" in out
     page = (folder / "report.html").read_text()
     assert page.count("data:image/png") == 8
     for number in ("1,192", "0.0296"):
@@ -152,8 +168,30 @@ def test_what_is_missing_and_dropped_is_counted_by_reason(write_csv):
 
 def test_a_warning_is_in_the_report(write_csv):
     frame, cleaning = read(write_csv(*[f"2022-03-16,c{n},C,1,2.5,5,9" for n in range(30)]))
-    assert "Warning: " in "\n".join(market_headline(frame, cleaning))
-    assert "are these percent?" in html.unescape("\n".join(market_headline(frame, cleaning)))
+    said = "\n".join(market_headline(frame, cleaning, market_tables(frame, cleaning)[0]))
+    assert "Warning: " in said
+    assert "are these percent?" in html.unescape(said)
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([("2026-01-01", "a", 0.1)], ["One row says nothing", "No coin is on two successive"]),
+        ([("2026-01-01", "a", 0.1), ("2026-01-02", "a", 0.2)],
+         ["its median is 0.1 in the smallest of 2 groups", "changes by a factor of 2 (the median"]),
+        ([("2026-01-01", "a", 0.0), ("2026-01-02", "a", 0.0)],
+         ["Liquidity hardly depends on size", "are not traded on both"]),
+        ([("2026-01-01", "a", 0.9), ("2026-01-02", "a", 0.6)],
+         ["Liquidity is lower for large coins", "and 100% of what is High stays High."]),
+    ],
+)  # fmt: skip
+def test_findings_of_few_rows_say_what_is_not_known(rows, said):
+    frame = days(*rows)
+    cleaning = Cleaning(["f"], len(frame), len(frame), {})
+    lines = market_headline(frame, cleaning, market_tables(frame, cleaning)[0])
+    assert said[0] in lines[1]
+    assert said[1] in lines[2]
+    assert not any("nan" in line for line in lines)
 
 
 @pytest.mark.parametrize(

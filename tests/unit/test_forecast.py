@@ -3,6 +3,7 @@
 import copy
 import json
 import pickle
+import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -60,6 +61,13 @@ def test_a_list_is_an_outer_run_with_a_run_for_each_horizon(use):
         assert {tuple(sorted(trial.data.params)) for trial in trials} == {
             ("max_features", "min_samples_leaf", "n_estimators")
         }
+    assert outer.info.run_name == "panel.parquet: 1, 7 days ahead"
+    names = sorted(run.info.run_name for run in nested)
+    assert re.fullmatch(r"panel\.parquet, 1 day ahead: test r2 0\.\d{4}, 2 trials", names[0])
+    assert names[1].startswith("panel.parquet, 7 days ahead: test r2 ")
+    note = outer.data.tags["mlflow.note.content"]
+    assert note.index(f"[{names[0]}](#/") < note.index(f"[{names[1]}](#/")
+    assert "In 7 days the typical error is" in note
     assert {run.info.status for run in runs} == {"FINISHED"}
     for horizon in (1, 7):
         assert use.get_model_version_by_alias(f"crypto-liquidity-{horizon}d", "champion")

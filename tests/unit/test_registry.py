@@ -309,6 +309,80 @@ def test_a_model_of_another_kind_under_the_name_stays_and_ends_no_training(store
     assert "cannot be compared" in decision.reason
 
 
+def listed(capsys, *options):
+    """What `list` prints, as lines without their last blanks."""
+    capsys.readouterr()
+    assert registry.main(["list", *options]) == 0
+    return [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+
+
+def test_versions_are_listed_with_their_roles_and_figures_in_80_columns(store, table, capsys):
+    _, first = add_version(table)
+    run_id = store.get_model_version(NAME, first).run_id
+    for key, value in {"test_r2": 0.87654, "interval_coverage": 0.9, "rows_used": 1192}.items():
+        store.log_metric(run_id, key, value)
+    store.log_param(run_id, "data", "/a/folder/" + 60 * "x" + ".csv")
+    add_version(table, promote="never")
+    lines = listed(capsys)
+    assert all(len(line) <= 80 for line in lines)
+    assert lines[0] == NAME
+    assert lines[2].split() == ["version", "role", "registered", "test", "r2", "coverage", "rows",
+                                "data"]  # fmt: skip
+    assert lines[4].split()[:2] == ["2", "challenger"]
+    assert lines[5].split()[:2] == ["1", "champion"]
+    assert lines[5].split()[3:6] == ["0.8765", "0.9000", "1,192"]
+    assert lines[5].endswith("…")
+
+
+def test_horizons_live_figures_and_versions_without_a_run_are_listed(store, table, capsys):
+    _, version = add_version(table)
+    store.delete_run(store.get_model_version(NAME, version).run_id)
+    source = store.get_model_version(NAME, version).source
+    for name in (f"{NAME}-7d", f"{NAME}-wild"):
+        store.create_registered_model(name)
+        store.create_model_version(name, source)
+    for key, value in {"live_r2": "0.81234", "live_rows": "4200", "live_step": "soon"}.items():
+        store.set_model_version_tag(f"{NAME}-7d", "1", key, value)
+    store.set_registered_model_alias(f"{NAME}-7d", "a-rather-long-name-for-an-alias", "1")
+    lines = listed(capsys)
+    assert f"{NAME}-7d" in lines
+    assert f"{NAME}-wild" not in lines
+    assert lines[-1] == "  version 1 live: r2 0.812, rows 4,200, step soon"
+    assert all(len(line) <= 80 for line in lines)
+    assert lines == listed(capsys, "--model-name", NAME)
+    assert listed(capsys, "--model-name", f"{NAME}-wild")[0] == f"{NAME}-wild"
+
+
+def test_where_nothing_is_registered_the_list_says_so(store, capsys):
+    assert registry.main(["list"]) == 2
+    assert "No version is registered as crypto-liquidity (there is nothing)" in (
+        capsys.readouterr().err
+    )
+    store.create_registered_model("it's")
+    assert registry.main(["--model-name", "it's", "list"]) == 2
+    assert "(there is it's): train one" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [[], ["lst"], ["champion"], ["list", "3"]])
+def test_a_command_that_is_none_is_one_sentence(capsys, arguments):
+    with pytest.raises(SystemExit) as ended:
+        registry.main(arguments)
+    err = capsys.readouterr().err
+    assert (ended.value.code, len(err.splitlines())) == (2, 1)
+    assert err.startswith("liquidity.registry: ")
+
+
+def test_a_description_that_a_person_wrote_stays(store, table):
+    store.create_registered_model(NAME, description="ours")
+    decision = Decision(True, "of the test", {})
+    with mlflow.start_run():
+        uri = log_same_day(build_pipeline(random_state=0).fit(*inputs_and_target(table)), table)
+    registry.decide_and_register(uri, lambda: decision, name=NAME, about="A.", about_all="theirs")
+    assert store.get_registered_model(NAME).description == "ours"
+    said = store.get_model_version(NAME, "1").description
+    assert said == "A. Registered as champion: of the test."
+
+
 def test_rolling_back_by_hand_leaves_a_trace(store, table, capsys):
     _, first = add_version(table)
     _, second = add_version(table)

@@ -22,7 +22,14 @@ from liquidity.processes import _started, is_alive, place, process_tag
 from liquidity.runs import records, tracking
 from liquidity.runs.records import PROCESS, SEARCH_KEY, now
 from liquidity.runs.recovery import close_dead_runs, finished_trials
-from liquidity.runs.tracking import log_ranks, log_trial, parent_run
+from liquidity.runs.tracking import (
+    _is_made_up,
+    log_ranks,
+    log_trial,
+    parent_run,
+    rename,
+    source_name,
+)
 from liquidity.search.grid import Trial
 
 TAGS = {SEARCH_KEY: "abc"}
@@ -154,6 +161,34 @@ def test_params_that_mlflow_run_has_logged_are_left_alone(store, monkeypatch):
         mlflow.log_metric("x", 1)
     assert run.info.run_id == made.info.run_id
     assert store.get_run(made.info.run_id).data.params == {"cv": "'2.0'"}
+
+
+@pytest.mark.parametrize(
+    ("made_up", "called"), [("dapper-quail-493", "ours"), ("my-run-1", "my-run-1")]
+)
+def test_a_name_that_a_person_gave_mlflow_run_stays(store, monkeypatch, made_up, called):
+    made = store.create_run("0", run_name=made_up)
+    monkeypatch.setenv("MLFLOW_RUN_ID", made.info.run_id)
+    with parent_run(experiment="e", params={}, name="ours") as run:
+        rename(run, "ours", "ours, scored")
+    name = store.get_run(made.info.run_id).info.run_name
+    assert name == ("ours, scored" if called == "ours" else called)
+
+
+def test_names_that_mlflow_makes_up_are_known(store):
+    for _ in range(20):
+        assert _is_made_up(store.create_run("0").info.run_name)
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("data/sample.csv", "sample.csv"), ("/a/panel/", "panel"), ("/a/*.csv", "*.csv"),
+        ("/", "/"), ("a\x1b[31m.csv", "a\\x1b[31m.csv"), ("x" * 99, "x" * 37 + "..."),
+    ],
+)  # fmt: skip
+def test_a_source_has_a_short_printable_name(source, name):
+    assert source_name(source) == name
 
 
 def locked(*_, **__):

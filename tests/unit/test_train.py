@@ -1,5 +1,6 @@
 """The job as its user runs it: whole runs, bad input, and every way to stop it."""
 
+import json
 import os
 import re
 import signal
@@ -31,6 +32,7 @@ from support import (
 )
 
 import train
+from liquidity.runs import addresses
 
 # About ten seconds of search, to be interrupted.
 LONG = ["--data", str(SAMPLE), "--n-estimators", "20,40", "--min-samples-split", "2,3,4,5,6,7"]
@@ -45,10 +47,48 @@ def test_a_run_holds_all_that_the_contract_names(complete):
     assert parent.data.metrics["rows_read"] == 1200
     assert parent.data.params["n_estimators"] == "3,6"
     assert parent.data.tags.keys() >= {"search_key", "data_digest", "scikit_learn_version"}
-    assert [i.tags[0].value for i in parent.inputs.dataset_inputs] == ["training", "test"]
+    datasets = parent.inputs.dataset_inputs
+    assert [(each.dataset.name, each.tags[0].value) for each in datasets] == [
+        ("train", "training"), ("test", "test")
+    ]  # fmt: skip
+    described = json.loads(datasets[0].dataset.schema)["mlflow_colspec"]
+    assert [column["name"] for column in described][-2:] == ["price", "liquidity"]
+    assert json.loads(datasets[0].dataset.profile)["num_rows"] == 927
     names = {item.path for item in client.list_artifacts(parent.info.run_id)}
     assert names == {"cleaned_data.csv", "cleaning.json", "figures", "trials.csv"}
     assert len(client.list_artifacts(parent.info.run_id, "figures")) == 7
+
+
+def test_a_run_says_what_it_is_and_what_it_is_worth(complete):
+    client, parent = complete
+    r2 = parent.data.metrics["test_r2"]
+    assert parent.info.run_name == f"sample.csv: test r2 {r2:.4f}, 4 trials"
+    note = parent.data.tags["mlflow.note.content"]
+    first, _, conclusion, *_ = note.splitlines()
+    assert first.startswith("**[crypto-liquidity version 1](#/models/crypto-liquidity/versions/1) ")
+    assert " is champion** | [Trials by r2](#/experiments/" in first
+    assert all(child.info.run_id in first for child in children(client, parent))
+    assert conclusion.startswith(f"The forest explains {r2:.0%} of how the test rows differ")
+    for part in ("| untuned forest | ", "The best of 4 trials", "there was no champion."):
+        assert part in note
+    # MLflow's page lists them in the order in which they came.
+    assert next(iter(parent.data.metrics)) == "best_r2"
+    tags = [tag for tag in parent.data.tags if not tag.startswith("mlflow.")]
+    assert tags[-2:] == ["search_key", "process"]
+
+
+def test_a_version_and_its_name_say_what_they_are(complete):
+    client, _ = complete
+    (version,) = client.search_model_versions("name = 'crypto-liquidity'")
+    assert re.fullmatch(
+        r"Test r2 [\d.]+, log r2 [\d.]+, the 90 % interval holds \d+%; trained on 927 rows of 233 "
+        r"coins of sample\.csv, 2022-03-16 to 2022-03-19, tested on 265\. Registered as champion: "
+        r"there was no champion\.",
+        version.description,
+    )
+    said = client.get_registered_model("crypto-liquidity").description
+    assert "Inputs: 24h_volume, mkt_cap, 1h, price." in said
+    assert "`models:/crypto-liquidity@champion`" in said
 
 
 def test_every_trial_is_a_complete_child(complete):
@@ -94,9 +134,13 @@ def test_the_summary_says_what_was_found_and_what_to_do(store, capsys):
         "1,192 of 1,200 rows of 1 file(s) used; dropped: 8 unknown 24h_volume",
         "Trials 4/4", "The best of 4 trials", "24h_volume / mkt_cap", "untuned forest",
         "Registered crypto-liquidity version 1 as champion: there was no champion.",
-        "mlflow ui --port 5001",
+        "mlflow ui --port 5001", "above the mean of the training rows", "divide where you know",
+        "Reading ", "Trials 1/4",
     ):  # fmt: skip
         assert part in text
+    (parent,) = parents(store)
+    for path in (addresses.table_path(parent), addresses.charts_path(parent)):
+        assert re.search(rf"  http://127.0.0.1:5001/{re.escape(path)}$", text, re.MULTILINE)
 
 
 def test_a_repeat_of_a_finished_run_fits_afresh(store, complete):
@@ -342,7 +386,9 @@ def test_mlflow_run_runs_the_project(store):
         "max_samples=0.50",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == "Loading the libraries"
     (parent,) = parents(store)
+    assert re.fullmatch(r"sample\.csv: test r2 [\d.]+, 2 trials", parent.info.run_name)
     assert parent.info.status == "FINISHED"
     assert len(children(store, parent)) == 2
     assert parent.data.params["test_size"] == "0.30"
@@ -362,7 +408,7 @@ def test_mlflow_run_with_bad_input_fails_with_the_sentence(store):
 def test_a_doubt_about_the_data_is_said_before_the_search(write_csv, capsys):
     lines = [f"2022-03-16,c{n},C,1,2.5,5,9" for n in range(30)]
     _, cleaning = train.read_market(write_csv(*lines, name="[red]market.csv"))
-    train.print_read(Console(), cleaning)
+    train.summary.print_read(Console(), cleaning)
     out = capsys.readouterr().out
     assert "Warning: " in out
     assert "[red]market.csv, column 1h: half of the changes are beyond 2.5" in out
