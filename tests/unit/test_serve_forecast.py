@@ -3,11 +3,12 @@
 import io
 import json
 import time
+import urllib.request
 
 import mlflow
 import pandas as pd
 import pytest
-from support import mlflow_scoring_server, post, standing_app, use_copy
+from support import mlflow_scoring_server, post, run_commands, standing_app, use_copy
 
 from serve.app import close_app, create_app
 
@@ -200,3 +201,25 @@ def test_mlflows_own_server_answers_as_a_frame_is(forecasts, panel, tmp_path):
                 pd.testing.assert_frame_equal(
                     got[list(expected)], expected, rtol=1e-9, check_dtype=False
                 )
+
+
+def test_the_commands_for_programs_run(start_serve, forecasts, tmp_path):
+    uri = f"sqlite:///{forecasts}/mlflow.db"
+    server = start_serve(MLFLOW_TRACKING_URI=uri, LIQUIDITY_MODEL_URI=URI)
+    for _ in range(600):
+        if len(get_json(f"{server.url}/model")["forecasts"]) == 2:
+            break
+        time.sleep(0.1)
+    with urllib.request.urlopen(f"{server.url}/programs") as response:
+        printed = run_commands(response.read().decode(), tmp_path)
+    answer = json.loads(printed["days", "bash"])
+    dates = [each["date"] for each in answer["forecasts"]]
+    assert dates == ["2026-02-01", "2026-02-07"]
+    for language in {language for _, language in printed} - {"bash"}:
+        assert [line.split()[0] for line in printed["days", language].splitlines()] == dates
+    assert json.loads(printed["one", "bash"])["days_used"] == 1
+
+
+def get_json(url):
+    with urllib.request.urlopen(url) as response:
+        return json.load(response)
