@@ -111,8 +111,9 @@ def _paths(facts):
             "/batch",
             "batch",
             SCORES,
-            "Score a CSV file: every row comes back in its order, with its scores or its error; to "
-            "a form with an apostrophe before text that a spreadsheet would take for a formula",
+            "Score a CSV file, or any other that training reads: every row comes back as CSV in "
+            "its order, with its scores or its error; to a form with an apostrophe before text a "
+            "spreadsheet would take for a formula",
             {MULTIPART: {"schema": object_of({"file": table["schema"]})}, CSV: table},
             {CSV: {"schema": TEXT}},
         ),

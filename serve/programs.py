@@ -4,7 +4,7 @@ import json
 
 from flask import Blueprint, current_app, render_template
 
-from liquidity.contract import ALIASES, COIN, DATE, INPUTS, Rule
+from liquidity.contract import COIN, DATE, INPUTS, Rule
 from serve import limits
 from serve.answers import score_days, score_record
 from serve.api import own_address, served
@@ -30,7 +30,6 @@ def guide():
         columns=_columns(known),
         limits=limits,
         errors=ERRORS,
-        aliases=ALIASES,
         facts=known,
         **_examples(known, found, _current(current_app.extensions["forecasts"].current)),
     )

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from support import mlflow_scoring_server, post, run_commands, standing_app, use_copy
 
+from liquidity import forecast_liquidity, load_champion
 from serve.app import close_app, create_app
 
 NUMBERS = ["24h_volume", "mkt_cap", "price"]
@@ -223,3 +224,16 @@ def test_the_commands_for_programs_run(start_serve, forecasts, tmp_path):
 def get_json(url):
     with urllib.request.urlopen(url) as response:
         return json.load(response)
+
+
+def test_a_frame_of_days_is_forecast_in_python(forecasts, panel, tmp_path, monkeypatch):
+    frame = panel[0].tail(300)
+    with use_copy(forecasts / "mlflow.db", tmp_path, monkeypatch):
+        expected = mlflow.pyfunc.load_model(URI).predict(frame[COLUMNS])
+        found = load_champion(7)
+        dated = frame.assign(date=pd.to_datetime(frame["date"]))
+        for each in (dated, dated.set_index(["coin", "date"])):
+            scored = found.score_frame(each).set_axis(expected.index)
+            pd.testing.assert_frame_equal(scored, expected)
+        (one,) = forecast_liquidity(dated.iloc[-1:], horizons=7)["forecasts"]
+    assert one["horizon"] == 7
