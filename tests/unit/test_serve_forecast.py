@@ -237,3 +237,11 @@ def test_a_frame_of_days_is_forecast_in_python(forecasts, panel, tmp_path, monke
             pd.testing.assert_frame_equal(scored, expected)
         (one,) = forecast_liquidity(dated.iloc[-1:], horizons=7)["forecasts"]
     assert one["horizon"] == 7
+
+
+def test_a_file_without_names_and_days_is_answered_row_by_row(app):
+    answer = app.test_client().post(
+        "/batch", data="24h_volume,mkt_cap,price\n1e7,1e8,1\n", content_type="text/csv"
+    )
+    assert answer.status_code == 200, answer.text
+    assert pd.read_csv(io.BytesIO(answer.data))["days_used"].tolist() == [1]
