@@ -65,6 +65,8 @@ IN_TYPESCRIPT = """
 import createClient from "openapi-fetch";
 import type { components, paths } from "./schema.js";
 
+declare const process: { argv: string[] };
+
 const client = createClient<paths>({ baseUrl: process.argv[2] });
 const coin: components["schemas"]["Coin"] = COIN;
 const { data: one } = await client.POST("/predict", { body: coin });
