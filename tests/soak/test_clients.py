@@ -25,10 +25,9 @@ import sys
 from datetime import date
 
 from client import Client
-from client.api.forecasts import forecast
 from client.api.operation import health, model
 from client.api.scores import batch, invocations, predict
-from client.models import BatchFilesBody, Coin, CoinWithThreshold, Day, Days, Error, Inputs, Records
+from client.models import BatchFilesBody, Coin, CoinWithThreshold, Error, Inputs, Records
 
 url, header = sys.argv[1:]
 values = {"24h_volume": 1e7, "mkt_cap": "100000000", "1h": -0.01, "price": 0.01}
@@ -54,6 +53,9 @@ scored = batch.sync(client=client, body=BatchFilesBody(file=text))
 assert repr(one.liquidity) in scored
 
 if known.forecasts:
+    from client.api.forecasts import forecast
+    from client.models import Day, Days
+
     days = [Day.from_dict(values | {"date": f"2026-01-{day}"}) for day in (30, 31)]
     answer = forecast.sync(client=client, body=Days(rows=days))
     assert answer.date == date(2026, 1, 31)
