@@ -2,13 +2,17 @@ PYTHON ?= python3
 BIN := .venv/bin
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
-.PHONY: train test soak soak-cluster serve ui check audit bench bench-quick pins clean
+.PHONY: train test clients soak soak-cluster serve ui check audit bench bench-quick pins clean
 
 train: .venv/ready
 	$(BIN)/python train.py
 
 test: .venv/ready
 	$(BIN)/python -m pytest $(ARGS)
+
+# Needs npm, and fetches what generates clients.
+clients: .venv/ready
+	$(BIN)/python -m pytest -n 0 -m clients tests/soak/test_clients.py $(ARGS)
 
 soak: .venv/ready
 	$(BIN)/python -m pytest -n 0 -m soak -s --durations=0 $(ARGS)

@@ -1,14 +1,22 @@
 """Liquidity scores for coins: data, search, evaluation, tracking and registry."""
 
-from liquidity.contract import (
-    CHANGE_1H,
-    HORIZONS,
-    MARKET_CAP,
-    MODEL_NAME,
-    PRICE,
-    VOLUME,
-    registered_name,
-)
+from liquidity.contract import CHANGE_1H, HORIZONS, MARKET_CAP, PRICE, VOLUME
+
+# What follows imports where it is used: a worker that unpickles anything of this package would
+# wait for MLflow.
+
+
+def load_champion(horizon=0):
+    """The registered champion, to score many rows: `load_champion().score_frame(frame)`.
+
+    `horizon` is 0 for a score of the same day, or how many days ahead a forecast looks. A call
+    asks the registry, and loads only when the alias has moved: keep what it returns for one
+    version, call it again to follow. It can be pickled; see liquidity.champion. Raises ModelError
+    where there is no champion yet.
+    """
+    from liquidity.champion import load_horizon
+
+    return load_horizon(horizon)
 
 
 def predict_liquidity(volume, mkt_cap, h1, price):
@@ -19,11 +27,10 @@ def predict_liquidity(volume, mkt_cap, h1, price):
     (INVALID_PARAMETER_VALUE) for values that break a rule of the model, ModelError where there
     is no champion yet.
     """
-    # Not at the top: a worker that unpickles anything of this package would wait for MLflow.
-    from liquidity.model.loading import load_champion
+    from liquidity.champion import load_horizon, row_inputs
 
-    model = load_champion()
-    columns = {VOLUME: [volume], MARKET_CAP: [mkt_cap], CHANGE_1H: [h1], PRICE: [price]}
+    model = load_horizon(0).model
+    columns = row_inputs(model, {VOLUME: volume, MARKET_CAP: mkt_cap, CHANGE_1H: h1, PRICE: price})
     X = model.parse(columns)
     model.check(X, columns)
     answer = model.answer_row(X[0].tolist())
@@ -40,15 +47,9 @@ def forecast_liquidity(rows, *, horizons=HORIZONS):
     MlflowException (INVALID_PARAMETER_VALUE) for values that break a rule of the models, ModelError
     where a horizon has no champion yet.
     """
+    from liquidity.champion import day_inputs, load_horizons
     from liquidity.forecast.newest import forecast_newest
-    from liquidity.model.loading import load_champion
 
-    models = {
-        horizon: load_champion(name=registered_name(MODEL_NAME, horizon)) for horizon in horizons
-    }
-    if not hasattr(rows, "columns"):
-        rows = {
-            name: [row.get(name) for row in rows]
-            for name in dict.fromkeys(n for r in rows for n in r)
-        }
-    return forecast_newest(models, rows)
+    models = load_horizons(horizons)
+    # What goes in is the same for all horizons.
+    return forecast_newest(models, day_inputs(next(iter(models.values())), rows))

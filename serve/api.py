@@ -1,5 +1,7 @@
 """The REST doors: programs' way to a score, and what operators ask a server for."""
 
+import re
+
 import mlflow
 from flask import Blueprint, Response, current_app, request
 
@@ -17,6 +19,7 @@ api = Blueprint("api", __name__)
 HIDDEN = ("folder", "source_uri")  # of the server's own
 DESCRIBED = ("features", "target", "target_is_ratio", "target_range")
 DESCRIBED += ("threshold", "interval", "training_ranges", "training_rows")
+HOST = re.compile(r"([\w.-]+|\[[0-9a-f:.]+\])(:\d+)?", re.ASCII | re.IGNORECASE)
 
 
 def served():
@@ -130,4 +133,12 @@ def openapi():
         known = facts(served())
     except NoModel:
         known = facts()
-    return document(known, forecasts=bool(_forecasts()))
+    return document(known, forecasts=bool(_forecasts()), server=own_address())
+
+
+def own_address():
+    """This server's address as the client has it, a proxy in front included."""
+    # Commands are made of it: a header that is no name of a host goes into none.
+    host = request.host if HOST.fullmatch(request.host) else "localhost"
+    secure = request.is_secure or request.headers.get("X-Forwarded-Proto") == "https"
+    return f"http{'s' if secure else ''}://{host}"

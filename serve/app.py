@@ -21,6 +21,7 @@ from serve.metrics import Metrics
 from serve.outlook import Outlooks
 from serve.pages import error_page, pages
 from serve.prediction_log import PredictionLog
+from serve.programs import ASKS_FOR_KEY, programs
 from serve.rehearsal import rehearse
 from serve.request_log import Recorder, RequestLog
 from serve.settings import read_settings
@@ -52,6 +53,7 @@ def create_app(config=None, champion=None, *, fastlane=True, unpacker=None):
         recorder=recorder,
         unpacker=unpacker or Unpacker(),
     )
+    app.config[ASKS_FOR_KEY] = bool(settings.api_key)
     app.before_request(partial(admit, key=settings.api_key))
     register_errors(app, page=error_page)
 
@@ -93,6 +95,7 @@ def build_flask(champion, forecasts, snapshots=None):
     app.register_blueprint(api)
     app.register_blueprint(pages)
     app.register_blueprint(market)
+    app.register_blueprint(programs)
     return app
 
 

@@ -2,10 +2,11 @@
 
 from liquidity.contract import COVERAGE, FEATURES, INPUTS, LARGEST, RATIO, TARGET, THRESHOLD
 
-# Under the names of a model's metadata; models of format 2 lack `rules`, `largest` and
-# `target_is_ratio`.
+# Under the names of a model's metadata; models of format 2 lack `rules`, `largest`,
+# `horizon` and `target_is_ratio`.
 CONTRACT = {
     "features": FEATURES,
+    "horizon": 0,
     "rules": {name: [c.rule.lowest, c.rule.included] for name, c in INPUTS.items()},
     "largest": LARGEST,
     "target": f"{TARGET} = {RATIO}",

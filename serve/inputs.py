@@ -1,4 +1,5 @@
-"""From the bytes of a request to columns of values, or InputError.
+"""From the bytes of a request to columns of values, or InputError; of names that no columns can be
+made of, MarketDataError.
 
 Columns are lists by name, of equal length, holding whatever JSON, CSV or a form holds, or arrays
 of numbers: whether those obey the rules, the model says.
@@ -15,6 +16,7 @@ from pyarrow import csv, parquet
 
 from liquidity.contract import COIN, DATE, FORECAST_FEATURES, INPUTS
 from liquidity.data.content import is_packed
+from liquidity.names import given_names, given_once
 from serve.limits import LARGE, MAX_COLUMNS, MAX_ROWS
 
 JSON, CSV, PARQUET = "application/json", "text/csv", "application/vnd.apache.parquet"
@@ -46,6 +48,8 @@ def parse_record(body, features):
     """One coin as a JSON object: `(columns, threshold or None)`."""
     record = _json_object(body)
     columns = {name: [record[name]] for name in features if name in record}
+    if len(columns) < len(features):
+        columns = {column: [record[name]] for column, name in given_names(record, features).items()}
     return columns, record.get("threshold")
 
 
@@ -83,10 +87,8 @@ def parse_invocation(body, content_type, features, optional=()):
         columns = _json_columns(payload, names)
         return packed(columns) if len(body) > LARGE else columns, _threshold(payload)
     table = read_csv(body) if kind == CSV else _read_parquet(body, features, optional)
-    names = [name for name in names if name in table.column_names]
-    for name in names:
-        _check_single(name, table.column_names)
-    return packed({name: table.column(name).to_pylist() for name in names}), None
+    given = given_once(table.column_names, names)
+    return packed({column: table.column(name).to_pylist() for column, name in given.items()}), None
 
 
 def packed(columns):
@@ -167,21 +169,22 @@ def _read_parquet(body, features, optional):
         file = parquet.ParquetFile(BytesIO(body))
         # No more of its metadata: Arrow ends the process where that of a column is damaged.
         rows = sum(file.metadata.row_group(i).num_rows for i in range(file.num_row_groups))
-        names = (*features, *optional)
-        types = {field.name: field.type for field in file.schema_arrow if field.name in names}
+        schema = file.schema_arrow
     except MemoryError:
         raise
     except PARQUET_ERRORS as error:
         raise _no_parquet(error) from None
     check_count(rows)
-    for name, type_ in types.items():
-        if name in optional:
+    given = given_once(schema.names, (*features, *optional))
+    for column, name in given.items():
+        type_ = schema.field(name).type
+        if column in optional:
             if not (arrow.types.is_string(type_) or arrow.types.is_large_string(type_)):
                 raise InputError(f"column {name}: expected texts, got {type_}.")
         elif not (arrow.types.is_integer(type_) or arrow.types.is_floating(type_)):
             raise InputError(f"column {name}: expected numbers, got {type_}.")
     try:
-        return file.read(list(types), use_threads=False)
+        return file.read([*given.values()], use_threads=False)
     except MemoryError:
         raise
     except PARQUET_ERRORS as error:
@@ -254,11 +257,8 @@ def _record_columns(key, rows, features):
     if set(map(type, rows)) - {dict}:
         number, row = next((n, row) for n, row in enumerate(rows) if type(row) is not dict)
         raise InputError(f"{key}, row {number}: expected {_expected(key)}, got {_kind(row)}.")
-    found = [name for name in features if not rows or any(name in row for row in rows)]
-    try:
-        return {name: [row[name] for row in rows] for name in found}
-    except KeyError:
-        return {name: [row.get(name) for row in rows] for name in found}
+    given = given_names(dict.fromkeys(name for row in rows for name in row), features)
+    return {column: [row.get(name) for row in rows] for column, name in given.items()}
 
 
 def _split_columns(split, features):
@@ -277,19 +277,13 @@ def _split_columns(split, features):
                 f"dataframe_split, row {number}: expected a list of {len(names)} values, one per "
                 f"column, got {got}."
             )
-    for name in features:
-        _check_single(name, names)
-    position = {name: names.index(name) for name in features if name in names}
-    return {name: [row[place] for row in rows] for name, place in position.items()}
-
-
-def _check_single(name, names):
-    if names.count(name) > 1:
-        raise InputError(f"column {name}: given {names.count(name)} times, expected once.")
+    position = {column: names.index(name) for column, name in given_once(names, features).items()}
+    return {column: [row[place] for row in rows] for column, place in position.items()}
 
 
 def _named_columns(key, columns, features):
-    found = {name: columns[name] for name in features if name in columns}
+    given = given_names(columns, features)
+    found = {column: columns[name] for column, name in given.items()}
     # One number in place of a list is one row.
     found = {name: v if type(v) is list else [v] for name, v in found.items()}
     if len({len(values) for values in found.values()}) > 1:

@@ -1,46 +1,45 @@
-"""What the doors take and answer, as an OpenAPI 3.1 document.
+"""The doors, what each takes and answers, as an OpenAPI 3.1 document."""
 
-Where JSON Schema cannot say all that is taken (lists of equal length, any number in a string), the
-schema says less and the description the rest.
-"""
-
-from liquidity.contract import (
-    DATE,
-    FORECAST_FEATURES,
-    HIGH,
-    INPUTS,
-    LARGEST,
-    LOW,
-    MODEL_NAME,
-    RATIO,
-    percent,
-)
+from liquidity.contract import DATE, FORECAST_FEATURES, HIGH, LOW, MODEL_NAME
 from serve import limits
-from serve.inputs import CSV, EXAMPLE, FORMS, JSON, MULTIPART, PARQUET
+from serve.inputs import CSV, EXAMPLE, JSON, MULTIPART, PARQUET
+from serve.schemas import (
+    TEXT,
+    forecast_schemas,
+    market_schemas,
+    object_of,
+    ref,
+    schemas,
+    text_pattern,
+)
 
-# Plain decimals above 0, which obey the rule of every column; any other notation is taken too.
-POSITIVE = r"^[0-9]{0,12}[1-9](\.[0-9]{1,6})?$"
-CELL = r"[1-9][0-9]{0,8}(\.[0-9]{1,3})?"
-TEXT = {"type": "string"}
-OPTIONAL_TEXT = {"type": ["string", "null"]}
 PAGE = {"text/html": {"schema": TEXT}}
-LEVEL = {"enum": [HIGH, LOW]}
-NAMED = {"name": TEXT, "version": TEXT}
+PLAIN = {"text/plain": {"schema": TEXT}}
 ERRORS = {
     400: "The request breaks a rule; the message names row, column, rule and value",
     401: "A key is set on the server and the request has another or none",
-    404: "A coin by its name alone, where the server has no folder of snapshots",
+    404: "The market has no such coin, or the server no folder of snapshots",
     408: "The body did not arrive in time",
     413: f"More than {limits.BODY}, {limits.ROWS}, {limits.FIELDS} of a form or "
     f"{limits.FORM_TEXT} of its text",
     415: "A Content-Type that this door does not take, or none",
     503: "No model is loaded yet",
 }
+EXAMPLE_DATES = "2026-01-30", "2026-01-31"
+SCORES, FORECASTS, MARKET = "scores", "forecasts", "market"
+OPERATION, PAGES = "operation", "pages"
+TAGS = {
+    SCORES: "One coin, many, or a file of them",
+    FORECASTS: "One coin in the days to come",
+    MARKET: "The coins of the server's folder of snapshots",
+    OPERATION: "What is served, and how it is doing",
+    PAGES: "For people",
+}
 
 
-def document(facts, *, forecasts=True):
+def document(facts, *, forecasts=True, server="/"):
     """The document of a server whose model these are the facts of (serve.facts), with the address
-    of forecasts where some are loaded.
+    of forecasts where some are loaded; `server` is its own address.
     """
     return {
         "openapi": "3.1.0",
@@ -49,245 +48,181 @@ def document(facts, *, forecasts=True):
             "version": "1",
             "description": "Liquidity scores of coins by the champion in an MLflow registry, which "
             f"has learned: {facts['target']}. Every answer carries X-Request-ID, the request's own "
-            "where it sends one.",
+            "where it sends one; errors are JSON, a page only for who prefers text/html.",
         },
+        "servers": [{"url": server}],
+        "tags": [{"name": name, "description": text} for name, text in TAGS.items()],
         "security": [{}, {"bearer": []}, {"basic": []}],
-        "paths": _paths(facts) | (_forecast_path() if forecasts else {}),
+        "paths": _paths(facts) | (_forecast_path(facts) if forecasts else {}),
         "components": {
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "basic": {"type": "http", "scheme": "basic"},
             },
-            "schemas": _schemas(facts),
+            "schemas": schemas(facts) | forecast_schemas() | market_schemas(),
             "responses": {
-                str(status): {"description": text, "content": _json(_ref("Error")) | PAGE}
+                str(status): {"description": text, "content": _json(ref("Error"))}
                 for status, text in ERRORS.items()
             },
         },
     }
 
 
-def _schemas(facts):
-    fields, scores = _fields(facts), _scores(facts)
-    threshold = {
-        "type": ["number", "null"],
-        "default": facts["threshold"],
-        "description": f"Liquidity above it is {HIGH}; null is the model's own threshold",
-    }
-    return {
-        "Coin": _object(fields),
-        "CoinWithThreshold": _object(fields | {"threshold": threshold}, list(fields)),
-        "Payload": _payload(fields, threshold),
-        "Scores": _object(scores),
-        "ScoresAndModel": _object(scores | {"model": _object(NAMED)}),
-        "Days": _object(
-            {"coin": OPTIONAL_TEXT, "rows": {"type": "array", "items": _day(), "minItems": 1}},
-            ["rows"],
-        ),
-        "Forecasts": _object(
-            {
-                "coin": OPTIONAL_TEXT,
-                "date": TEXT,
-                "days_used": {"type": "integer"},
-                "forecasts": {"type": "array", "items": _ref("Forecast")},
-            }
-        ),
-        "Forecast": _object(
-            {
-                "horizon": {"type": "integer", "description": "Days after the newest of the rows"},
-                "date": {**TEXT, "description": "The day that the forecast is for"},
-                **_range(),
-                "p_high": {"type": "number", "description": f"Probability that it is {HIGH}"},
-                "model": _object(NAMED),
-            }
-        ),
-        "Error": _object({"error_code": TEXT, "message": TEXT}),
-        "Model": _object(
-            NAMED
-            | {
-                "alias": OPTIONAL_TEXT,
-                "run_id": OPTIONAL_TEXT,
-                "registered": TEXT,
-                "metrics": {"type": "object"},
-                "source": {"enum": ["registry", "cache"]},
-                "target": TEXT,
-                "target_is_ratio": {"type": "boolean"},
-                "threshold": {"type": "number"},
-            }
-        ),
-    }
+def example_coins(facts):
+    """Two coins, with the columns of the served model, from its own examples if it has two."""
+    values = [coin["values"] for coin in facts.get("examples", ())[:2]]
+    if len(values) < 2:
+        values = [[float(EXAMPLE[name]) for name in facts["features"]]] * 2
+    return [dict(zip(facts["features"], map(_short, row), strict=True)) for row in values]
 
 
-def _fields(facts):
-    """Each input of a coin: a number that obeys its rule, or a text that holds one."""
-    fields = {}
-    for name in facts["features"]:
-        lowest, included = facts["rules"][name]
-        limit = {"minimum" if included else "exclusiveMinimum": lowest}
-        number = {"type": "number", "maximum": facts["largest"], **limit}
-        column = INPUTS[name]
-        fields[name] = {
-            "anyOf": [number, {"type": "string", "pattern": POSITIVE}],
-            "description": f"{column.label} in {column.unit}: {column.hint}",
-        }
-    return fields
+def example_days(facts):
+    """Two days of the first of them, with the columns of a forecast."""
+    coin = {name: _short(float(EXAMPLE[name])) for name in FORECAST_FEATURES}
+    coin |= {name: v for name, v in example_coins(facts)[0].items() if name in coin}
+    return [{DATE: date, **coin} for date in EXAMPLE_DATES]
 
 
-def _range():
-    """A forecast, whose model has a coverage of its own."""
-    number = {"type": "number"}
-    return {
-        "liquidity": {**number, "minimum": 0, "description": "The median forecast"},
-        "level": LEVEL,
-        "lower": {**number, "minimum": 0, "description": "Lower end of its range"},
-        "upper": {**number, "description": "Upper end of its range"},
-        "in_range": {"type": "boolean", "description": "Whether the model has seen such values"},
-    }
+def example_csv(facts):
+    """The coins as a file."""
+    coins = example_coins(facts)
+    lines = [list(coins[0]), *([*coin.values()] for coin in coins)]
+    return "".join(",".join(map(str, line)) + "\n" for line in lines)
 
 
-def _day():
-    """A coin's day: what a forecast learns from."""
-    numbers = {
-        name: {
-            "type": "number",
-            "minimum" if INPUTS[name].rule.included else "exclusiveMinimum": INPUTS[
-                name
-            ].rule.lowest,
-            "maximum": LARGEST,
-        }
-        for name in FORECAST_FEATURES
-    }
-    date = {"type": "string", "format": "date", "pattern": r"^20[1-9][0-9]-0[1-9]-[01][1-9]$"}
-    return _object({DATE: date, **numbers})
-
-
-def _day_example():
-    return {name: float(EXAMPLE[name]) for name in FORECAST_FEATURES}
-
-
-def _scores(facts):
-    learned = RATIO if facts["target_is_ratio"] else facts["target"]
-    share = percent(facts["interval"]["coverage"])
-    number = {"type": "number"}
-    return {
-        "liquidity": {**number, "minimum": 0, "description": f"{learned}, estimated"},
-        "level": LEVEL,
-        "lower": {**number, "minimum": 0, "description": f"Lower end of the {share} interval"},
-        "upper": {**number, "description": f"Upper end of the {share} interval"},
-        "in_range": {"type": "boolean", "description": "Whether the model has seen such values"},
-    }
-
-
-def _payload(fields, threshold):
-    """The four forms of MLflow's protocol."""
-    rows = {"type": "array", "items": _ref("Coin"), "minItems": 1, "maxItems": limits.MAX_ROWS}
-    one = {"type": "array", "minItems": 1, "maxItems": 1}
-    columns = _object(
-        {name: {"anyOf": [field, {**one, "items": field}]} for name, field in fields.items()},
-        description="One row; longer lists are taken too, all of one length",
-    )
-    row = {"prefixItems": [*fields.values()], "minItems": len(fields), "maxItems": len(fields)}
-    split = _object(
-        {
-            "columns": {"const": list(fields)},
-            "data": {"type": "array", "items": {"type": "array", **row}, "minItems": 1},
-        },
-        description="Columns may be in any order, with others among them",
-    )
-    params = {"params": _object({"threshold": threshold}, []) | {"type": ["object", "null"]}}
-    forms = {
-        "dataframe_records": rows,
-        "dataframe_split": split,
-        "instances": rows,
-        "inputs": {"oneOf": [columns, rows]},
-    }
-    return {"oneOf": [_object({key: form, **params}, [key]) for key, form in forms.items()]}
+def _short(value):
+    return int(value) if value == int(value) and abs(value) < 1e15 else value
 
 
 def _paths(facts):
-    example = {name: float(EXAMPLE[name]) for name in facts["features"]}
-    form = {"schema": _object({name: {**TEXT, "pattern": POSITIVE} for name in facts["features"]})}
-    table = _table(facts["features"])
-    health = _get("Whether a model is loaded", _json(_object({"status": {"const": "ok"}})), 503)
-    health["get"]["security"] = []
-    return {
-        "/": _get("The page", PAGE, 401, 503),
-        "/predict": _post(
-            "Score one coin",
-            _json(_ref("CoinWithThreshold"), example=example) | dict.fromkeys(FORMS, form),
-            _json(_ref("ScoresAndModel")) | PAGE,
+    coins, table = example_coins(facts), _table(facts)
+    operations = [
+        _get("/", "index", PAGES, "The page for people", PAGE, 401, 503),
+        _get("/programs", "programs", PAGES, "The page for who writes programs", PAGE, 401),
+        _post(
+            "/predict",
+            "predict",
+            SCORES,
+            # The form is the page's own, and a generated client with a class for each of several
+            # bodies need not be one that runs.
+            "Score one coin; the page's form comes here too, and gets the page",
+            _json(ref("CoinWithThreshold"), example=coins[0]),
+            _json(ref("ScoresAndModel")),
         ),
-        "/invocations": _post(
-            f"MLflow's scoring protocol; Parquet ({PARQUET}) is taken too",
-            _json(_ref("Payload"), example={"dataframe_records": [example]}) | {CSV: table},
-            _json(_object({"predictions": {"type": "array", "items": _ref("Scores")}})),
+        _post(
+            "/invocations",
+            "invocations",
+            SCORES,
+            f"Score many coins by MLflow's protocol; Parquet ({PARQUET}) is taken too",
+            _json(ref("Payload"), example={"dataframe_records": coins}) | {CSV: table},
+            _json(ref("Predictions")),
         ),
-        "/batch": _post(
-            "Score a CSV file: every row comes back in its order, with its scores or its error; to "
-            "a form with an apostrophe before text that a spreadsheet would take for a formula",
-            {MULTIPART: {"schema": _object({"file": table["schema"]})}, CSV: table},
+        _post(
+            "/batch",
+            "batch",
+            SCORES,
+            "Score a CSV file, or any other that training reads: every row comes back as CSV in "
+            "its order, with its scores or its error; to a form with an apostrophe before text a "
+            "spreadsheet would take for a formula",
+            {MULTIPART: {"schema": object_of({"file": table["schema"]})}, CSV: table},
             {CSV: {"schema": TEXT}},
         ),
-        "/ping": health,
-        "/health": health,
-        "/version": _get("MLflow's version", {"text/plain": {"schema": TEXT}}, 401),
-        "/model": _get("The served model and where it came from", _json(_ref("Model")), 401, 503),
-        "/metrics": _get("Prometheus", {"text/plain": {"schema": TEXT}}, 401),
-        "/openapi.json": _get("This document", _json({"type": "object"}), 401),
-    }
-
-
-def _forecast_path():
-    return {
-        "/forecast": _post(
-            "Forecast one coin's liquidity after the newest of its days, at every horizon that has "
-            "a champion",
-            _json(_ref("Days"), example={"rows": [{DATE: "2026-01-31", **_day_example()}]}),
-            _json(_ref("Forecasts")),
-            404,
+        *_market(),
+        *(
+            _get(f"/{name}", name, OPERATION, "Whether a model is loaded", HEALTH, 503, open=True)
+            for name in ("ping", "health")
         ),
-    }
+        _get("/version", "version", OPERATION, "MLflow's version", PLAIN, 401),
+        _get(
+            "/model",
+            "model",
+            OPERATION,
+            "The served model and where it came from",
+            _json(ref("Model")),
+            401,
+            503,
+        ),
+        _get("/metrics", "metrics", OPERATION, "Figures for Prometheus", PLAIN, 401),
+        _get("/openapi.json", "openapi", OPERATION, "This document", ANY, 401),
+    ]
+    return dict(operations)
 
 
-def _table(features):
-    """A CSV body with these columns."""
-    header, row = ",".join(features), ",".join(CELL for _ in features)
-    example = ",".join(f"{float(EXAMPLE[name]):.10g}" for name in features)
+def _market():
+    """The doors of the folder of snapshots."""
+    page = {name: {**TEXT, "maxLength": 40} for name in ("sort", "order", "min_cap")}
+    page |= {"q": {**TEXT, "maxLength": 100}, "page": {"type": "integer", "minimum": 1}}
+    page |= {"level": {**TEXT, "enum": ["", HIGH, LOW]}, "as": {**TEXT, "enum": [CSV[5:]]}}
+    coin = {"name": "coin", "in": "path", "required": True, "schema": TEXT}
+    trade = {"share": {**TEXT, "maxLength": 40}, "position": {**TEXT, "maxLength": 40}}
+    refused = (401, 404, 503)
+    both = PAGE | {CSV: {"schema": TEXT}}
+    ranking = _get("/market", "market", MARKET, "The ranking", both, 400, *refused)
+    today = _json(ref("Coins"))
+    coins = _get(
+        "/coins", "coins", MARKET, "Every coin's newest day, and forecasts", today, *refused
+    )
+    said = "A coin's days, its forecasts and what can be traded"
+    known = _json(ref("CoinOutlook")) | PAGE
+    one = _get("/coins/{coin}", "coin", MARKET, said, known, 400, *refused)
+    ranking[1]["get"]["parameters"] = _query(page)
+    one[1]["get"]["parameters"] = [coin, *_query(trade)]
+    return ranking, coins, one
+
+
+def _query(parameters):
+    return [{"name": name, "in": "query", "schema": schema} for name, schema in parameters.items()]
+
+
+def _forecast_path(facts):
+    operation = _post(
+        "/forecast",
+        "forecast",
+        FORECASTS,
+        "Forecast one coin's liquidity after the newest of its days, at every horizon that has a "
+        "champion",
+        _json(ref("Days"), example={"rows": example_days(facts)}),
+        _json(ref("Forecasts")),
+        404,
+    )
+    return dict([operation])
+
+
+def _table(facts):
+    """A CSV body with the columns of the served model."""
+    patterns = [text_pattern(facts["rules"][name], facts["largest"]) for name in facts["features"]]
+    header = ",".join(facts["features"])
+    lines = rf"^{header}\n({','.join(patterns)}\n){{1,5}}$" if all(patterns) else rf"^{header}\n"
+    text = "Columns may be in any order, with others among them"
     return {
-        "schema": {"type": "string", "pattern": rf"^{header}\n({row}\n){{1,5}}$"},
-        "example": f"{header}\n{example}\n",
+        "schema": {**TEXT, "pattern": lines, "description": text},
+        "example": example_csv(facts),
     }
-
-
-def _object(properties, required=None, **rest):
-    required = list(properties) if required is None else required
-    return {"type": "object", "properties": properties, "required": required, **rest}
-
-
-def _ref(name):
-    return {"$ref": f"#/components/schemas/{name}"}
 
 
 def _json(schema, **rest):
     return {JSON: {"schema": schema, **rest}}
 
 
-def _answers(description, content, *errors):
-    """Responses of a door: 200 and the errors that it knows."""
-    return {"200": {"description": description, "content": content}} | {
+HEALTH, ANY = _json(ref("Health")), _json({"type": "object"})
+
+
+def _get(path, name, tag, summary, content, *errors, open=False):
+    return path, {"get": _operation(name, tag, summary, content, errors) | _security(open)}
+
+
+def _security(open):
+    return {"security": []} if open else {}
+
+
+def _post(path, name, tag, summary, body, content, *errors):
+    operation = _operation(name, tag, summary, content, (400, 401, 408, 413, 415, 503, *errors))
+    return path, {"post": operation | {"requestBody": {"required": True, "content": body}}}
+
+
+def _operation(name, tag, summary, content, errors):
+    """200 and the errors that the door knows."""
+    answers = {"200": {"description": summary, "content": content}} | {
         str(status): {"$ref": f"#/components/responses/{status}"} for status in errors
     }
-
-
-def _get(summary, content, *errors):
-    return {"get": {"summary": summary, "responses": _answers(summary, content, *errors)}}
-
-
-def _post(summary, body, content, *errors):
-    return {
-        "post": {
-            "summary": summary,
-            "requestBody": {"required": True, "content": body},
-            "responses": _answers(summary, content, 400, 401, 408, 413, 415, 503, *errors),
-        }
-    }
+    return {"operationId": name, "tags": [tag], "summary": summary, "responses": answers}

@@ -49,7 +49,7 @@ def _ask(client, model):
     row = dict(zip(model.features, values, strict=True))
     _check(_answer(client.post("/predict", json=row)).get_json())
     _answer(client.post("/predict", data={name: repr(value) for name, value in row.items()}))
-    for door in ("/", "/model", "/openapi.json"):
+    for door in ("/", "/programs", "/model", "/openapi.json"):
         _answer(client.get(door))
     if model.horizon:
         answer = _answer(client.post("/forecast", json={"rows": [row | {DATE: DAY}]}))

@@ -269,16 +269,17 @@ def make_disk(tmp_path):
 
 
 @pytest.fixture
-def start_serve(tmp_path, complete, free_port):
-    """Start `python -m serve` over the registry of a finished run; returns the process, by
-    default when every worker has a model.
+def start_serve(tmp_path, request, free_port):
+    """Start `python -m serve` over the registry of a finished run, or that of `settings`; returns
+    the process, by default when every worker has a model.
     """
-    client, _ = complete
     servers = []
 
     def start(*options, workers=1, wait=True, output=None, **settings):
+        if "MLFLOW_TRACKING_URI" not in settings:
+            client, _ = request.getfixturevalue("complete")
+            settings["MLFLOW_TRACKING_URI"] = client.tracking_uri
         environment = os.environ | {
-            "MLFLOW_TRACKING_URI": client.tracking_uri,
             "PYTHONPATH": str(PROJECT),
             "LIQUIDITY_CACHE_DIR": str(tmp_path / "cache"),
             "LIQUIDITY_REFRESH_SECONDS": "0.2",

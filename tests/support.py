@@ -3,6 +3,7 @@
 conftest.py has the fixtures.
 """
 
+import html
 import json
 import os
 import re
@@ -339,6 +340,39 @@ REQUEST = (
     b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
     b"Content-Length: %d\r\n\r\n" % len(BODY)
 ) + BODY
+
+
+def commands_of(page):
+    """`(section, language, text)` of each command on the page for programs."""
+    for section, text in re.findall(r'<h2 id="(\w+)">(.*?)</section>', page, re.DOTALL):
+        for language, code in re.findall(r'<code class="(\w+)">(.*?)</code>', text, re.DOTALL):
+            if language in INTERPRETERS:
+                yield section, language, html.unescape(code)
+
+
+INTERPRETERS = {"bash": ["bash", "-e"], "python": [sys.executable], "javascript": ["node"]}
+
+
+def run_commands(page, folder, **environment):
+    """Run each command of the page from a folder of its own: `{(section, language): output}`.
+
+    Those in JavaScript are left out where there is no node.
+    """
+    printed = {}
+    for section, language, text in commands_of(page):
+        program = INTERPRETERS[language]
+        if not shutil.which(program[0]):
+            continue
+        place = folder / f"{section}-{language}"
+        place.mkdir()
+        (place / "example.mjs").write_text(text)
+        done = subprocess.run(
+            [*program, "example.mjs"], cwd=place, env=os.environ | environment,
+            capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        assert done.returncode == 0, (text, done.stdout, done.stderr)
+        printed[section, language] = done.stdout
+    return printed
 
 
 class Client:

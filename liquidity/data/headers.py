@@ -169,10 +169,9 @@ def _words(text):
         if word.isdigit():
             number = word
         elif number and word in HOURS:
-            words.add(f"{int(number)}h")
-        elif number and word in (*DAYS, "w", "week"):
-            days = int(number) * (1 if word in DAYS else 7)
-            words.add("24h" if days == 1 else f"{days}d")
+            words.add(f"{number}h")
+        elif number and word in DAYS:
+            words.add("24h" if number == "1" else f"{number}d")
         else:
             words |= {number} if number else set()
             words.update(WORDS.get(word, (word,)))

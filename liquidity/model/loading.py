@@ -278,6 +278,11 @@ def load_champion(*, name=MODEL_NAME):
     Asks the registry at each call, which takes a millisecond with SQLite. Raises ModelError
     where there is no champion and TrackingError where there is no store.
     """
+    return load_version(find_champion(name))
+
+
+def find_champion(name):
+    """The champion's ModelVersion; raises ModelError and TrackingError as `load_champion` does."""
     if not _load_version.cache_info().currsize:
         check_store()
     version = champion_version(name)
@@ -286,7 +291,12 @@ def load_champion(*, name=MODEL_NAME):
             f"There is no {CHAMPION} of {name} in {mlflow.get_registry_uri()}: train one first "
             "(python train.py), or set MLFLOW_TRACKING_URI to the store it is in."
         )
-    return _load_version(mlflow.get_registry_uri(), name, version.version, version.source)
+    return version
+
+
+def load_version(version):
+    """The LiquidityModel of a ModelVersion, loaded once; raises ModelError."""
+    return _load_version(mlflow.get_registry_uri(), version.name, version.version, version.source)
 
 
 @lru_cache(maxsize=8)  # the horizons of some registries

@@ -90,7 +90,11 @@ def _days(layout, table):
     unknown = pc.is_null(cells).to_numpy(zero_copy_only=False)
     if pa.types.is_string(cells.type):
         names = pa.array([*UNKNOWN_NAMES], pa.string())
-        unknown |= pc.is_in(pc.utf8_trim_whitespace(cells), names).fill_null(True).to_numpy()
+        unknown |= (
+            pc.is_in(pc.utf8_trim_whitespace(cells), names)
+            .fill_null(True)
+            .to_numpy(zero_copy_only=False)
+        )
     days = days.astype("datetime64[D]").astype(float)
     days[wrong] = NOT_ALLOWED
     days[unknown] = np.nan

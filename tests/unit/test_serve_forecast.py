@@ -3,12 +3,14 @@
 import io
 import json
 import time
+import urllib.request
 
 import mlflow
 import pandas as pd
 import pytest
-from support import mlflow_scoring_server, post, standing_app, use_copy
+from support import mlflow_scoring_server, post, run_commands, standing_app, use_copy
 
+from liquidity import forecast_liquidity, load_champion
 from serve.app import close_app, create_app
 
 NUMBERS = ["24h_volume", "mkt_cap", "price"]
@@ -200,3 +202,46 @@ def test_mlflows_own_server_answers_as_a_frame_is(forecasts, panel, tmp_path):
                 pd.testing.assert_frame_equal(
                     got[list(expected)], expected, rtol=1e-9, check_dtype=False
                 )
+
+
+def test_the_commands_for_programs_run(start_serve, forecasts, tmp_path):
+    uri = f"sqlite:///{forecasts}/mlflow.db"
+    server = start_serve(MLFLOW_TRACKING_URI=uri, LIQUIDITY_MODEL_URI=URI)
+    for _ in range(600):
+        if len(get_json(f"{server.url}/model")["forecasts"]) == 2:
+            break
+        time.sleep(0.1)
+    with urllib.request.urlopen(f"{server.url}/programs") as response:
+        printed = run_commands(response.read().decode(), tmp_path)
+    answer = json.loads(printed["days", "bash"])
+    dates = [each["date"] for each in answer["forecasts"]]
+    assert dates == ["2026-02-01", "2026-02-07"]
+    for language in {language for _, language in printed} - {"bash"}:
+        assert [line.split()[0] for line in printed["days", language].splitlines()] == dates
+    assert json.loads(printed["one", "bash"])["days_used"] == 1
+
+
+def get_json(url):
+    with urllib.request.urlopen(url) as response:
+        return json.load(response)
+
+
+def test_a_frame_of_days_is_forecast_in_python(forecasts, panel, tmp_path, monkeypatch):
+    frame = panel[0].tail(300)
+    with use_copy(forecasts / "mlflow.db", tmp_path, monkeypatch):
+        expected = mlflow.pyfunc.load_model(URI).predict(frame[COLUMNS])
+        found = load_champion(7)
+        dated = frame.assign(date=pd.to_datetime(frame["date"]))
+        for each in (dated, dated.set_index(["coin", "date"])):
+            scored = found.score_frame(each).set_axis(expected.index)
+            pd.testing.assert_frame_equal(scored, expected)
+        (one,) = forecast_liquidity(dated.iloc[-1:], horizons=7)["forecasts"]
+    assert one["horizon"] == 7
+
+
+def test_a_file_without_names_and_days_is_answered_row_by_row(app):
+    answer = app.test_client().post(
+        "/batch", data="24h_volume,mkt_cap,price\n1e7,1e8,1\n", content_type="text/csv"
+    )
+    assert answer.status_code == 200, answer.text
+    assert pd.read_csv(io.BytesIO(answer.data))["days_used"].tolist() == [1]
