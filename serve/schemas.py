@@ -96,7 +96,7 @@ def market_schemas():
     number = {"type": ["number", "null"]}
     date = {**TEXT, "format": "date"}
     day = {
-        "date": date, "liquidity": {**NUMBER, "description": RATIO}, PRICE: number,
+        "date": date, "liquidity": {**NUMBER, "description": "The exact ratio of the day"}, PRICE: number,
         VOLUME: number, MARKET_CAP: number,
     }  # fmt: skip
     coin = day | {
