@@ -19,17 +19,26 @@ LINES = 9  # how many where there is no terminal
 
 
 @contextmanager
-def progress_bar(console, title, total):
-    """Yields `advance(note)`: one step further, with a note beside the bar."""
+def progress_bar(console, title, total, *, window=30):
+    """Yields `advance(note)`: one step further, with a note beside the bar.
+
+    The time left is told from the last `window` seconds: what stands still for longer now and then
+    needs a longer one. Without a terminal it is part of the note, if at all.
+    """
     columns = (
         TextColumn(title),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),  # it may be a coin's name
         TimeRemainingColumn(),
     )
     done = 0
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    with Progress(
+        *columns,
+        console=console,
+        disable=not console.is_terminal,
+        speed_estimate_period=window,
+    ) as bar:
         task = bar.add_task("", total=total, note="")
 
         def advance(note):
