@@ -7,13 +7,12 @@ from liquidity.data.chart import coin_label, fetch_chart
 from liquidity.data.coingecko import CALLS_PER_MINUTE
 from liquidity.data.history import Journal, covered, days_missing
 from liquidity.errors import FetchError, RefusedError
-from liquidity.progress import progress_bar
+from liquidity.progress import duration, progress_bar
 
 # So many coins in a row that fail, each after all its tries, are no fault of the coins.
 MOST_IN_A_ROW = 5
 FAILURES_NAMED = 5  # in the job's last sentence
 NAME_LETTERS = 30  # of a coin beside the bar
-WINDOW = 600  # seconds that the time left is told from: more than the rate limit makes one wait
 
 
 @dataclass(frozen=True)
@@ -36,10 +35,8 @@ def fetch_history(server, out, coins, *, days, now, console):
         questions = list_questions(coins, journal.ids, covered(out), days=days, today=now.date())
         console.say(_plan(server, len(questions), len(coins), len(journal.ids)))
         try:
-            with progress_bar(console, "History", len(questions), window=WINDOW) as advance:
-                started = time.monotonic()
-                answers = _answers(server, questions, notify=console.say)
-                for done, (question, chart, error) in enumerate(answers, 1):
+            with progress_bar(console, "History", len(questions), waits=True) as advance:
+                for question, chart, error in _answers(server, questions, notify=console.say):
                     coin = question.coin
                     if chart:
                         rows, wrong = chart
@@ -49,10 +46,7 @@ def fetch_history(server, out, coins, *, days, now, console):
                         failed.append(str(error))
                     else:
                         gone.append(f"{coin_label(coin)}: the server does not know it any more.")
-                    left = (time.monotonic() - started) / done * (len(questions) - done)
-                    # A terminal's bar has a clock of its own.
-                    clock = "" if console.is_terminal else f", {duration(left)} left"
-                    advance(f"{coin['name']:.{NAME_LETTERS}}{clock}")
+                    advance(f"{coin['name']:.{NAME_LETTERS}}")
         except (FetchError, KeyboardInterrupt) as error:
             raise type(error)(
                 f"{error} {_kept(journal)} The same command goes on from there.".lstrip()
@@ -84,14 +78,6 @@ def list_questions(coins, there, known, *, days, today):
             since = span[1].isoformat() if missing < days else ""
             questions.append(Question(coin, missing, since))
     return questions
-
-
-def duration(seconds):
-    """A time to wait, as people say it."""
-    minutes = round(seconds / 60)
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def _answers(server, questions, *, notify):

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -18,6 +19,7 @@ from liquidity.contract import FORECAST_FEATURES
 from liquidity.data import coingecko as api
 from liquidity.data.history import JOURNAL, Journal, covered
 from liquidity.data.market import read_market
+from liquidity.progress import duration
 from liquidity.terminal import Terminal
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -99,7 +101,7 @@ def test_a_history_is_a_file_beside_the_snapshot_and_one_panel_with_it(vendor, t
 
     out = capsys.readouterr().out
     assert "History: 3 of 3 coins to ask for. A call each, 60000 a minute (COINGECKO_CALLS" in out
-    assert "History 3/3 Coin 3, 0 s left" in out
+    assert "History 2/3 Coin 2, 0 s left\nHistory 3/3 Coin 3\n" in out
     assert f"{len(frame)} days of 3 coins in {path}." in out
     paths = [(path, query.get("interval")) for path, query in vendor.calls]
     assert paths[1:] == [(f"/coins/coin-{n}/market_chart", "daily") for n in (1, 2, 3)]
@@ -368,6 +370,24 @@ def test_a_journal_of_another_day_or_of_other_days_is_a_file_first(tmp_path):
     assert [path.name[-11:] for path in files(tmp_path)] == ["40d.parquet", "50d.parquet"]
 
 
+@pytest.mark.parametrize(("owner", "step"), [(Path, "replace"), (os, "ftruncate")])
+def test_a_kill_while_the_file_is_made_makes_it_again(tmp_path, monkeypatch, owner, step):
+    def killed(*_):
+        raise KeyError("as if killed")
+
+    with Journal(tmp_path, days=40, now=NOW) as journal:
+        journal.add(coin_of(1), rows_of(3))
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, step, killed)
+            with pytest.raises(KeyError):
+                journal.publish()
+    with Journal(tmp_path, days=40, now=NOW) as journal:
+        assert journal.ids == {"coin-1"}
+        journal.publish()
+    assert read(tmp_path)["id"].tolist() == ["coin-1"] * 3
+    assert len(files(tmp_path)) == 1
+
+
 def test_two_files_of_one_second_have_two_names(tmp_path):
     for number in range(2):
         with Journal(tmp_path, days=40, now=NOW) as journal:
@@ -470,4 +490,4 @@ def test_names_that_look_like_markup_do_not_break_the_bar(vendor, tmp_path, monk
     [(0, "0 s"), (89, "89 s"), (90, "2 min"), (1500, "25 min"), (5400, "1 h 30 min")],
 )
 def test_a_duration_is_said_as_people_do(seconds, said):
-    assert backfill.duration(seconds) == said
+    assert duration(seconds) == said
