@@ -30,7 +30,7 @@ def fetch_history(server, out, coins, *, days, now, console):
     Asks only for what is not there yet. A FetchError names the coins that failed; the same command
     asks for them again, and for what had not come when it was stopped.
     """
-    failed, gone, odd = [], [], []
+    failed, gone, odd, example = [], [], 0, ""
     with Journal(out, days=days, now=now) as journal:
         questions = list_questions(coins, journal.ids, covered(out), days=days, today=now.date())
         console.say(_plan(server, len(questions), len(coins), len(journal.ids)))
@@ -41,7 +41,8 @@ def fetch_history(server, out, coins, *, days, now, console):
                     if chart:
                         rows, wrong = chart
                         journal.add(coin, [row for row in rows if row[0] >= question.since])
-                        odd += [f"{coin_label(coin)}, {each}" for each in wrong]
+                        odd += len(wrong)
+                        example = example or "".join(f"{coin_label(coin)}, {w}" for w in wrong[:1])
                     elif error:
                         failed.append(str(error))
                     else:
@@ -56,7 +57,7 @@ def fetch_history(server, out, coins, *, days, now, console):
         console.say(kept)
     console.say_some(gone)
     if odd:
-        console.say(f"{len(odd):,} values are left out as unknown, such as {odd[0]}.")
+        console.say(f"{odd:,} values are left out as unknown, such as {example}.")
     if failed:
         more = f" And {len(failed) - FAILURES_NAMED} more." if len(failed) > FAILURES_NAMED else ""
         raise FetchError(

@@ -4,8 +4,7 @@ import json
 import math
 import socket
 import threading
-import time
-from collections import Counter, deque
+from collections import Counter
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -28,9 +27,9 @@ class Vendor(ThreadingHTTPServer):
     `answered` counts the whole charts by id, `calls` has every path with its query. `fields` are
     those of a coin that are other than usual, `charts` are answered as they stand. A coin's
     `faults` are played in turn before its chart, the last one again and again: None, `(status,
-    headers, body)`, or a function of the request. `limit` is `(calls, seconds, headers)`: what is
-    more often is answered with 429. `listed[number]` is how many days ago a coin was, `hourly` that
-    the interval is not heeded.
+    headers, body)`, or a function of the request. `limit` is `(calls, refusals, headers)`: after
+    so many calls so many are answered with 429. `listed[number]` is how many days ago a coin was,
+    `hourly` that the interval is not heeded.
     """
 
     daemon_threads = True
@@ -42,8 +41,7 @@ class Vendor(ThreadingHTTPServer):
         self.now, self.series = now, series
         self.fields, self.faults, self.charts, self.listed = {}, {}, {}, {}
         self.limit, self.hourly = None, False
-        self.answered, self.calls, self._recent = Counter(), [], deque()
-        self._lock = threading.Lock()
+        self.answered, self.calls, self._heard = Counter(), [], 0
 
     def __enter__(self):
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
@@ -94,15 +92,12 @@ class Vendor(ThreadingHTTPServer):
         return {name: [[p[0], p[n]] for p in points] for n, name in enumerate(names, 1)}
 
     def is_over_the_limit(self):
+        """By counting, so that it does not depend on how busy the machine is."""
         if self.limit is None:
             return False
-        calls, seconds, _ = self.limit
-        with self._lock:
-            now = time.monotonic()
-            while self._recent and self._recent[0] < now - seconds:
-                self._recent.popleft()
-            self._recent.append(now)
-            return len(self._recent) > calls
+        calls, refusals, _ = self.limit
+        self._heard += 1
+        return (self._heard - 1) % (calls + refusals) >= calls
 
 
 class _Request(BaseHTTPRequestHandler):

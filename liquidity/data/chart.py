@@ -11,6 +11,7 @@ from liquidity.errors import FetchError
 SERIES = {"prices": PRICE, "total_volumes": VOLUME, "market_caps": MARKET_CAP}
 LIMIT_TRIES = 8  # six minutes: a limit per minute has passed by then
 DAY = 86_400_000  # milliseconds
+MOST_POINTS = 100_000  # of a series: eleven years by the hour
 EPOCH = date(1970, 1, 1)
 # From Bitcoin's first block on: an earlier time is one in seconds, or none.
 FIRST_DAY = date(2009, 1, 3)
@@ -51,7 +52,8 @@ def daily_rows(chart, *, now):
     the day's own, and it is the point that a chart by the day has too, so that a history made of
     both is of one kind.
     Values that break the contract's rules, and times before FIRST_DAY or more than a day ahead of
-    `now`, are left out. Raises ValueError where the chart has not the documented form.
+    `now`, are left out. Raises ValueError where the chart has not the documented form, or has
+    points of which none can be used.
     """
     lists = [chart.get(key) for key in SERIES] if isinstance(chart, dict) else [None]
     if not all(isinstance(points, list) for points in lists):
@@ -60,6 +62,8 @@ def daily_rows(chart, *, now):
             f"expected {', '.join(SERIES)} as lists of [milliseconds, value], got "
             f"{got if len(got) <= 100 else got[:100] + '...'}"
         )
+    if max(map(len, lists)) > MOST_POINTS:
+        raise ValueError(f"expected at most {MOST_POINTS:,} points, got {max(map(len, lists)):,}")
     known, odd = {}, []
     for key, column in SERIES.items():
         for point in chart[key]:
@@ -77,6 +81,8 @@ def daily_rows(chart, *, now):
         rank = len(values), -abs(time - (day + 1) * DAY), time
         if values and (day not in best or rank > best[day][0]):
             best[day] = rank, values
+    if odd and not best:
+        raise ValueError(f"none of its points can be used, such as {odd[0]}")
     rows = [
         [_date(day).isoformat(), *(best[day][1].get(column) for column in SERIES.values())]
         for day in sorted(best)

@@ -97,10 +97,7 @@ def ask(server, path, query, *, what, notify, limit_tries=TRIES, may_be_gone=Fal
                 ) from error
             if number == most:
                 raise kind(f"{what}: {error}, {most} times: {error.cure}.") from error
-            notify(
-                f"{what[0].upper()}{what[1:]}: {error}; waiting {wait:g} s before try {number + 1} "
-                f"of {most}"
-            )
+            notify(f"{what}: {error}; waiting {wait:g} s before try {number + 1} of {most}")
             time.sleep(wait)
 
 

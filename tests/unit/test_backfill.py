@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -166,16 +167,17 @@ def test_after_a_gap_the_whole_is_asked_for(vendor, tmp_path):
     assert vendor.asked()[6:] == [(id, 120) for id in vendor.ids]
 
 
-@pytest.mark.parametrize("headers", [{}, {"Retry-After": "0.2"}])
-def test_no_coin_is_lost_to_the_rate_limit(vendor, tmp_path, capsys, monkeypatch, headers):
-    monkeypatch.setattr(api, "LIMIT_WAIT", 0.05)
-    vendor.ids = [f"coin-{number}" for number in range(1, 26)]
-    vendor.limit = (10, 0.2, headers)
+@pytest.mark.parametrize(("headers", "wait"), [({}, 0.001), ({"Retry-After": "0.2"}, 0.2)])
+def test_no_coin_is_lost_to_the_rate_limit(vendor, tmp_path, capsys, headers, wait):
+    vendor.ids = [f"coin-{number}" for number in range(1, 13)]
+    vendor.limit = (5, 3, headers)
+    start = time.monotonic()
     assert fetch(tmp_path) == 0
+    assert time.monotonic() - start > 6 * wait
     assert vendor.answered == dict.fromkeys(vendor.ids, 1)
-    assert read(tmp_path)["id"].nunique() == 25
-    out = capsys.readouterr().out
-    assert re.search(r"Coin \d+ \(coin-\d+\): the rate limit is reached .*; waiting 0\.", out)
+    assert set(read(tmp_path)["id"]) == set(vendor.ids)
+    said = "Coin 5 (coin-5): the rate limit is reached (You've exceeded the Rate Limit.)"
+    assert f"{said}; waiting {wait} s before try 2 of 8" in capsys.readouterr().out
 
 
 FAULTS = [(500, {}, b""), (503, {"Retry-After": "0"}, b""), cut_off, break_off, hang_up]

@@ -98,3 +98,13 @@ def test_a_point_without_a_time_is_left_out_and_named(point):
 def test_what_is_no_chart_is_said(answer):
     with pytest.raises(ValueError, match="expected prices, total_volumes, market_caps as lists"):
         daily_rows(answer, now=NOW)
+
+
+def test_a_chart_without_one_point_of_use_is_a_failure():
+    with pytest.raises(ValueError, match="none of its points can be used, such as prices"):
+        daily_rows(chart((MIDNIGHT // 1000, 1, 10, 100)), now=NOW)
+
+
+def test_a_chart_of_more_points_than_there_can_be_is_refused():
+    with pytest.raises(ValueError, match="expected at most 100,000 points, got 100,001"):
+        daily_rows({**chart(), "prices": [[MIDNIGHT, 1]] * 100_001}, now=NOW)

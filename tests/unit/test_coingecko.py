@@ -242,7 +242,7 @@ def test_a_rate_limit_is_waited_for_in_sight(play, tmp_path, capsys, status):
     assert len(server.requests) == 2
     out = capsys.readouterr().out
     assert (
-        "Page 1: the rate limit is reached (You've exceeded the Rate Limit.); waiting 0.3 s" in out
+        "page 1: the rate limit is reached (You've exceeded the Rate Limit.); waiting 0.3 s" in out
     )
     assert "before try 2 of 4" in out
 
