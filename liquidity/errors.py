@@ -4,7 +4,9 @@
     |- InputError       exit 2: what was asked for cannot be done with what was given
     |  |- MarketDataError, SettingsError, TrackingError, ModelError, ClusterError
     |- JobError         exit 1: the job failed in the middle; the same command tries again
-       |- FetchError, ParityError, WorkerLost
+       |- ParityError, WorkerLost
+       |- FetchError
+          |- RefusedError
 
 A message is one or more whole sentences: what is wrong, what was expected, what was found, and
 what to do.
@@ -64,6 +66,10 @@ class WorkerLost(JobError):
 
 class FetchError(JobError):
     """The market was not fetched; the message says why and what to do."""
+
+
+class RefusedError(FetchError):
+    """The server refuses whatever is asked, not only this: it is of no use to ask on."""
 
 
 class ParityError(JobError):

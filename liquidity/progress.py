@@ -8,25 +8,53 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 LINES = 9  # how many where there is no terminal
 
 
+class _WaitsIncluded(ProgressColumn):
+    """The time left if the rest goes as fast as what is done: it grows while nothing goes on."""
+
+    def render(self, task):
+        return Text(_left(task) or "-:--:--", style="progress.remaining")
+
+
+def _left(task):
+    """The time left of a rich task as a text, or None before the first step."""
+    if not (task.completed and task.elapsed):
+        return None
+    return duration(task.elapsed / task.completed * (task.total - task.completed)) + " left"
+
+
+def duration(seconds):
+    """A time to wait, as people say it."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
 @contextmanager
-def progress_bar(console, title, total):
-    """Yields `advance(note)`: one step further, with a note beside the bar."""
+def progress_bar(console, title, total, *, waits=False):
+    """Yields `advance(note)`: one step further, with a note beside the bar.
+
+    With `waits`, work that stands still now and then: the time left counts that too, and is told
+    without a terminal as well.
+    """
     columns = (
         TextColumn(title),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}", markup=False),  # it may be a coin's name
+        _WaitsIncluded() if waits else TimeRemainingColumn(),
     )
     done = 0
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
@@ -39,7 +67,8 @@ def progress_bar(console, title, total):
             # The first one too: until it comes nobody knows how long the others will take.
             told = done in (1, total) or done % max(1, total // LINES) == 0
             if not console.is_terminal and told:
-                console.print(f"{title} {done}/{total} {note}", highlight=False)
+                left = f", {_left(bar.tasks[0])}" if waits and done < total else ""
+                console.print(f"{title} {done}/{total} {note}{left}", highlight=False)
 
         yield advance
 

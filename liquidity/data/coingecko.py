@@ -1,4 +1,4 @@
-"""CoinGecko's API: one page of the market's coins, asked with patience."""
+"""CoinGecko's API, asked with patience: whom to ask, how often, and what an answer means."""
 
 import email.utils
 import json
@@ -6,35 +6,43 @@ import queue
 import re
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import requests
 
-from liquidity.contract import CHANGES
-from liquidity.data.market import api_frame
-from liquidity.errors import FetchError, MarketDataError, SettingsError
+from liquidity.errors import FetchError, RefusedError, SettingsError
 
 URL, PRO_URL = "https://api.coingecko.com/api/v3", "https://pro-api.coingecko.com/api/v3"
 DEMO_KEY, PRO_KEY = "COINGECKO_DEMO_API_KEY", "COINGECKO_PRO_API_KEY"
 BASE_URL = "COINGECKO_BASE_URL"
 KEY_HEADERS = {DEMO_KEY: "x-cg-demo-api-key", PRO_KEY: "x-cg-pro-api-key"}
-PAGE_SIZE = 250  # the most that a page can hold
+CALLS_PER_MINUTE = "COINGECKO_CALLS_PER_MINUTE"
+# By the key: what its smallest plan grants. Without a key the limit is shared with whoever has the
+# same address, and is told nowhere.
+USUAL_CALLS = {PRO_KEY: 250, DEMO_KEY: 100, None: 10}
 TRIES = 4
-# Seconds before the second try; doubled before every further one. The public limit is per minute.
-FAILURE_WAIT, LIMIT_WAIT = 2, 15
+# Seconds before the second try; doubled before every further one up to a minute, since the public
+# limit is per minute.
+FAILURE_WAIT, LIMIT_WAIT, OWN_LONGEST_WAIT = 2, 15, 60
 LONGEST_WAIT = 120
 # What a try may take altogether, however slowly an answer drips in.
 TRY_SECONDS = 60
 LARGEST_ANSWER = 20_000_000  # bytes; a page has a fiftieth of it
+BREAKS_OFF = "the answer breaks off", "try again later"
+TIME_RANGE = 10012  # CoinGecko's code for days that a key's plan does not reach
 
 
 class _TryAgain(Exception):
-    """A failure that may pass, its cure if it does not, and the wait that the server asks for."""
+    """A failure that may pass, its cure if it does not, and the wait that the server asks for.
 
-    def __init__(self, reason, cure, *, first_wait, asked=None):
+    `limit` is true of the rate limit, which is no failure of what was asked for.
+    """
+
+    def __init__(self, reason, cure, *, first_wait, asked=None, limit=False):
         super().__init__(reason)
-        self.cure, self.first_wait, self.asked = cure, first_wait, asked
+        self.cure, self.first_wait, self.asked, self.limit = cure, first_wait, asked, limit
 
 
 @dataclass(frozen=True)
@@ -44,6 +52,7 @@ class Server:
     url: str
     headers: dict
     key: str | None
+    calls_per_minute: float
 
 
 def find_server(environ):
@@ -58,72 +67,82 @@ def find_server(environ):
     url = environ.get(BASE_URL, "").strip().rstrip("/") or (PRO_URL if key == PRO_KEY else URL)
     if not re.fullmatch(r"https?://[^\s/?#]+[^\s?#]*", url):
         raise SettingsError(f"{BASE_URL}: expected an address such as {URL}, got {url!r}.")
-    return Server(url, headers, key)
+    calls = environ.get(CALLS_PER_MINUTE, "").strip() or str(USUAL_CALLS[key])
+    if not re.fullmatch(r"\d{1,6}(\.\d{1,6})?", calls) or float(calls) == 0:
+        raise SettingsError(f"{CALLS_PER_MINUTE}: expected a number above 0, got {calls!r}.")
+    return Server(url, headers, key, float(calls))
 
 
-def fetch_page(server, page, *, notify):
-    """The coins of one page, checked, as the list of dicts that the API answers.
+def ask(server, path, query, *, what, notify, limit_tries=TRIES, may_be_gone=False):
+    """The parsed answer to a GET of `path`, which is `what` in messages.
 
-    A failure that may pass is tried again, TRIES times in all; every wait is told to `notify`
-    first. Raises FetchError.
+    A failure that may pass is tried again, TRIES times in all, and the rate limit `limit_tries`
+    times; every wait is told to `notify` first. None where the server does not know the path and
+    that `may_be_gone`. Raises FetchError, as RefusedError where the server would refuse whatever
+    is asked next.
     """
-    tries = 0
+    tries = Counter()
     while True:
-        tries += 1
         try:
-            return _checked(_get(server, page), page)
+            return _get(server, path, query, what=what, may_be_gone=may_be_gone)
         except _TryAgain as error:
-            wait = error.first_wait * 2 ** (tries - 1) if error.asked is None else error.asked
+            tries[error.limit] += 1
+            number, most = tries[error.limit], limit_tries if error.limit else TRIES
+            wait = min(error.first_wait * 2 ** (number - 1), OWN_LONGEST_WAIT)
+            wait = wait if error.asked is None else error.asked
+            kind = RefusedError if error.limit else FetchError
             if wait > LONGEST_WAIT:
-                raise FetchError(
-                    f"page {page}: {error}, and it asks to wait {wait:g} s: {error.cure}."
+                raise kind(
+                    f"{what}: {error}, and it asks to wait {wait:g} s: {error.cure}."
                 ) from error
-            if tries == TRIES:
-                raise FetchError(f"page {page}: {error}, {tries} times: {error.cure}.") from error
-            notify(
-                f"Page {page}: {error}; waiting {wait:g} s before try {tries + 1} of {TRIES}",
-                highlight=False,
-                markup=False,
-                soft_wrap=True,
-            )
+            if number == most:
+                raise kind(f"{what}: {error}, {most} times: {error.cure}.") from error
+            notify(f"{what}: {error}; waiting {wait:g} s before try {number + 1} of {most}")
             time.sleep(wait)
 
 
-def _get(server, page):
+def _get(server, path, query, *, what, may_be_gone):
     """One try: the parsed body. Raises FetchError, or _TryAgain for what may pass."""
-    query = {
-        "vs_currency": "usd",
-        "order": "market_cap_desc",
-        "per_page": PAGE_SIZE,
-        "page": page,
-        "price_change_percentage": ",".join(CHANGES),
-    }
     status, headers, body = _within(
-        TRY_SECONDS, lambda: _request(f"{server.url}/coins/markets", query, server.headers)
+        TRY_SECONDS, lambda: _request(f"{server.url}{path}", query, server.headers)
     )
     try:
         answer = json.loads(body)
     except (ValueError, RecursionError):
         answer = None
-    # CoinGecko also sends errors with status 200 and the true one in the body.
-    told = answer.get("status", answer) if isinstance(answer, dict) else {}
-    told = told if isinstance(told, dict) else {}
-    if status == 200 and isinstance(told.get("error_code"), int):
-        status = told["error_code"]
-    said = told.get("error_message") or told.get("error") or ""
-    _check_status(
-        server,
-        status,
-        f" ({said:.200})" if isinstance(said, str) and said else "",
-        headers.get("retry-after"),
-    )
+        # Where no length is given, a body that breaks off is seen only by its end.
+        if status == 200 and re.match(rb"[\[{]", body) and not re.search(rb"[\[\]}]\s*$", body):
+            raise _TryAgain(*BREAKS_OFF, first_wait=FAILURE_WAIT) from None
+    code, said = _told(answer)
+    if status == 200 and code is not None:
+        status = code
+    if status == 404 and may_be_gone and answer is not None:
+        return None
+    if code == TIME_RANGE:
+        raise RefusedError(
+            f"{what}: {server.url} refuses so many days{said}: ask for --history 365 at most, or "
+            f"set {PRO_KEY}."
+        )
+    _check_status(server, status, said, headers.get("retry-after"))
     if answer is None:
         start = " ".join(body[:60].decode("utf-8", "replace").split())
         raise FetchError(
-            f"page {page}: the answer is not JSON but starts with {start!r}: check {BASE_URL}, and "
+            f"{what}: the answer is not JSON but starts with {start!r}: check {BASE_URL}, and "
             "whether a proxy or a login page answers in the server's place."
         )
     return answer
+
+
+def _told(answer):
+    """The code and the words of an error in a body: {"status": {...}}, {"error": {"status": {...}}}
+    or {"error": "..."}. CoinGecko also sends errors with status 200 and the true one in the body.
+    """
+    told = answer if isinstance(answer, dict) else {}
+    for name in ("error", "status"):
+        told = told[name] if isinstance(told.get(name), dict) else told
+    code, said = told.get("error_code"), told.get("error_message") or told.get("error")
+    code = code if isinstance(code, int) and not isinstance(code, bool) else None
+    return code, f" ({said:.200})" if isinstance(said, str) and said else ""
 
 
 def _check_status(server, status, said, retry_after):
@@ -134,6 +153,7 @@ def _check_status(server, status, said, retry_after):
             f"wait some minutes or fetch fewer --pages{more}",
             first_wait=LIMIT_WAIT,
             asked=_seconds(retry_after),
+            limit=True,
         )
     if 500 <= status < 600:
         raise _TryAgain(
@@ -143,12 +163,12 @@ def _check_status(server, status, said, retry_after):
             asked=_seconds(retry_after),
         )
     if status in (401, 403) and server.key is None:
-        raise FetchError(
+        raise RefusedError(
             f"{server.url} refuses to answer without a key (status {status}){said}: "
             f"set {DEMO_KEY} or {PRO_KEY}."
         )
     if status in (401, 403):
-        raise FetchError(
+        raise RefusedError(
             f"{server.url} refuses the key of {server.key} (status {status}){said}: check the "
             f"key, and that a demo key is in {DEMO_KEY}, a pro key in {PRO_KEY}."
         )
@@ -185,7 +205,7 @@ def _request(url, query, headers):
             f"no answer within {TRY_SECONDS:g} s", "try again later", **failure
         ) from error
     except requests.exceptions.ChunkedEncodingError as error:
-        raise _TryAgain("the answer breaks off", "try again later", **failure) from error
+        raise _TryAgain(*BREAKS_OFF, **failure) from error
     except requests.ConnectionError as error:
         reason = f"no connection to {url} ({_reason(error)})"
         raise _TryAgain(reason, f"check the network and {BASE_URL}", **failure) from error
@@ -239,20 +259,3 @@ def _seconds(retry_after):
         return None
     when = when if when.tzinfo else when.replace(tzinfo=UTC)
     return max(0.0, round((when - datetime.now(UTC)).total_seconds()))
-
-
-def _checked(coins, page):
-    if coins == []:
-        raise FetchError(f"page {page}: the page is empty, the list ends before it: lower --pages.")
-    try:
-        api_frame(coins, origin=f"page {page}")
-    except MarketDataError as error:
-        # Of several problems each has a line, under a headline.
-        first, *others = str(error).splitlines()[1:] or [str(error)]
-        more = f" (and {len(others)} more)" if others else ""
-        raise FetchError(f"{first.strip()}{more}") from error
-    for row, coin in enumerate(coins, 1):
-        if not (isinstance(coin.get("id"), str) and coin["id"]):
-            got = coin.get("id")
-            raise FetchError(f"page {page}, row {row}, column id: expected a name, got {got!r}.")
-    return coins

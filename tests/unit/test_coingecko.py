@@ -13,6 +13,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
+import pandas as pd
 import pytest
 from support import PROJECT, coin
 
@@ -90,8 +91,8 @@ def test_a_fetch_is_a_snapshot_in_our_columns(play, tmp_path, capsys):
     (path,) = (tmp_path / "new/folder").iterdir()
     assert re.fullmatch(r"coingecko_20\d\d-\d\d-\d\dT\d{6}Z\.csv", path.name)
     header, first = path.read_text().splitlines()[:2]
-    assert header == "date,coin,symbol,price,1h,24h,7d,24h_volume,mkt_cap"
-    assert first == "2026-11-24,Coin 1,c1,1.5,0.01,-0.02,0.03,2000000.0,10000000.0"
+    assert header == "date,id,coin,symbol,price,1h,24h,7d,24h_volume,mkt_cap"
+    assert first == "2026-11-24,coin-1,Coin 1,c1,1.5,0.01,-0.02,0.03,2000000.0,10000000.0"
     frame, cleaning = read_market(path.parent)
     assert frame["coin"].tolist() == ["Coin 1", "Coin 2"]
     assert cleaning.dropped == {"unknown mkt_cap": 2}
@@ -112,13 +113,94 @@ def test_a_coin_that_moves_to_the_next_page_is_there_once(play, tmp_path, capsys
     assert "1 came on two pages" in capsys.readouterr().out
 
 
+def read_file(tmp_path):
+    """The snapshot as it is in its file, every cell as text."""
+    (path,) = tmp_path.glob("*.csv")
+    return pd.read_csv(path, dtype="str", keep_default_na=False)
+
+
 def test_coins_of_one_name_and_odd_names_survive(play, tmp_path):
-    names = ['a "b", c', "new\nline", "Coin 1", "null", "=1+1", " é ₿ "]
+    names = ['a "b", c', "new\nline", "Coin 1", "=1+1", " é ₿ "]
     play([*page(1), *[coin(n, name=name) for n, name in enumerate(names, 2)]])
     assert fetch(tmp_path) == 0
-    assert read_market(tmp_path)[0]["coin"].tolist() == [
-        "Coin 1", 'a "b", c', "new line", "Coin 1 (coin-4)", "null", "=1+1", "é ₿"
-    ]  # fmt: skip
+    frame = read_file(tmp_path)
+    assert frame["coin"].tolist() == ["Coin 1", 'a "b", c', "new line", "Coin 1", "=1+1", "é ₿"]
+    assert frame["id"].tolist() == [f"coin-{number}" for number in range(1, 7)]
+    read_market(tmp_path)
+
+
+def test_what_no_history_has_is_kept(play, tmp_path):
+    known = {"high_24h": 2, "low_24h": 1.25, "circulating_supply": 5e8, "total_supply": None}
+    play([coin(1, **known, max_supply=None), coin(2, **known, max_supply="many"),
+          coin(3, **dict.fromkeys(known, -1), max_supply=10**400), coin(4)])  # fmt: skip
+    assert fetch(tmp_path) == 0
+    frame = read_file(tmp_path).iloc[:, -5:]
+    assert frame.columns.tolist() == [*known, "max_supply"]
+    assert frame.iloc[0].tolist() == ["2.0", "1.25", "500000000.0", "", ""]
+    assert frame["max_supply"].tolist() == [""] * 4
+    assert frame["high_24h"].tolist() == ["2.0", "2.0", "", ""]
+    assert len(read_market(tmp_path)[0]) == 4
+
+
+@pytest.mark.parametrize(
+    ("time", "day"),
+    [("2026-11-25T00:00:00.000Z", 24), ("2026-11-25T00:00:00Z", 24), ("2026-11-25", 25),
+     ("2026-11-25T00:00:00.001Z", 24), ("2026-11-25T12:00:00Z", 25), ("2026-11-25T11:59:59Z", 24)],
+)  # fmt: skip
+def test_a_snapshot_is_of_the_day_that_it_covers(play, tmp_path, time, day):
+    play(page(1, last_updated=time))
+    assert fetch(tmp_path) == 0
+    assert read_file(tmp_path)["date"].tolist() == [f"2026-11-{day}"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"market_cap": -1}, r"page 1, row 3, column mkt_cap: expected a number >= 0.*, got -1"),
+        ({"price_change_percentage_1h_in_currency": -150}, r"row 3, column 1h: .* -1.5"),
+        ({"name": " "}, "coin-3 is left out: page 1, row 3, column coin: expected a name"),
+        ({"name": None}, "coin-3 is left out: page 1, row 3, column coin: expected a name"),
+        ({"name": 5}, "5 is left out: page 1, row 3, column coin: expected a name, got 5"),
+        ({"id": None}, "Coin 3 is left out: page 1, row 3, column id: expected a name, got None"),
+        ({"current_price": "dear"}, "Coin 3 is left out: page 1, row 3, column price: expected"),
+        ({"current_price": "dear", "market_cap": -1}, r"Coin 3 is .*row 3.* \(and 1 more\)"),
+        ({"last_updated": "yesterday"}, "Coin 3 is left out: page 1, row 3, column date: expected"),
+        (
+            {"last_updated": "2099-01-01T00:00:00Z"},
+            r"page 1, row 3, column date: expected a day .*",
+        ),
+        (None, "Left out: page 1: row 3: expected a coin as an object, got None"),
+    ],
+)
+def test_one_coin_that_cannot_be_used_does_not_cost_the_others(
+    play, tmp_path, capsys, fields, said
+):
+    odd = fields if fields is None else coin(3, **fields)
+    # A coin without a time and one without a field are no fault, also beside one.
+    lean = coin(4, last_updated=None)
+    del lean["symbol"]
+    play([*page(1, 2), odd, lean, *page(5, 6, 7)])
+    assert fetch(tmp_path) == 0
+    assert re.search(said, capsys.readouterr().out)
+    assert read_file(tmp_path)["id"].tolist() == [f"coin-{n}" for n in (1, 2, 4, 5, 6, 7)]
+    assert len(read_market(tmp_path)[0]) == 6
+
+
+def test_many_coins_that_cannot_be_used_are_counted(play, tmp_path, capsys):
+    play([coin(n, market_cap=n - 12.5) for n in range(1, 17)])
+    assert fetch(tmp_path) == 0
+    out = capsys.readouterr().out
+    assert out.count(" is left out: ") == 10
+    assert "and 2 more.\n" in out
+    assert len(read_file(tmp_path)) == 4
+
+
+def test_pages_past_the_end_are_no_failure(play, tmp_path, capsys):
+    server = play(page(1, 2), [], page(3))
+    assert fetch(tmp_path, pages=9) == 0
+    assert len(server.requests) == 2, "what comes after the end is not asked for"
+    assert "Page 2 is past the end of the list." in capsys.readouterr().out
+    assert read_file(tmp_path)["id"].tolist() == ["coin-1", "coin-2"]
 
 
 @pytest.mark.parametrize("name", [None, *KEYS])
@@ -160,7 +242,7 @@ def test_a_rate_limit_is_waited_for_in_sight(play, tmp_path, capsys, status):
     assert len(server.requests) == 2
     out = capsys.readouterr().out
     assert (
-        "Page 1: the rate limit is reached (You've exceeded the Rate Limit.); waiting 0.3 s" in out
+        "page 1: the rate limit is reached (You've exceeded the Rate Limit.); waiting 0.3 s" in out
     )
     assert "before try 2 of 4" in out
 
@@ -218,7 +300,7 @@ HTML = (200, {"Content-Type": "text/html"}, b"<html>\n<h1>Please log in</h1>")
         (b"[" * 100_000, 1, r"the answer is not JSON but starts with '\[\["),
         (b'["\xff"]', 1, "the answer is not JSON"),
         ({"coins": []}, 1, r"page 1: expected a list of coins .* got {\"coins\": \[\]}"),
-        ([], 1, "page 1: the page is empty, the list ends before it: lower --pages"),
+        ([], 1, "page 1: the list of coins is empty: check COINGECKO_BASE_URL"),
         ([1], 1, "page 1: row 1: expected a coin as an object, got 1"),
         (page(1, current_price="dear"), 1, "page 1, row 1, column price: expected a number, got"),
         (page(1, 2, market_cap=-1), 1, r"row 1, column mkt_cap: .* -1.0. \(and 1 more\)"),
