@@ -21,7 +21,8 @@ TOKEN = re.compile(
 )
 UP, DOWN = "+▲△▴", "-\u2212▼▽▾"
 # Where a point parts decimals, a comma parts thousands.
-POINT, GROUP = re.compile(r"\d\.\d{1,2}(?!\d)"), re.compile(r"(?<!\d)(\d{1,3}),(\d{3})(?![\d,.])")
+POINT = re.compile(r"\d\.\d{1,2}(?!\d)")
+GROUP = re.compile(r"(?<![\d,])(\d{1,3}),(\d{3})(?![\d,.])")
 # By the kinds of what follows the name, which site it is, and which amount comes first there:
 # CoinMarketCap ends with a number of coins, CoinGecko with the capitalisation.
 SITES = {

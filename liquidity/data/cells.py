@@ -50,7 +50,8 @@ def number(text):
     """
     value, certain = _printed(text)
     if np.isnan(value) and text.strip().lower() not in UNKNOWN:
-        raise ValueError(f"expected a number, got {text!r}")
+        cure = "; the decimal sign is a point" if re.search(r"\d,\d", text) else ""
+        raise ValueError(f"expected a number, got {text!r}{cure}")
     if not certain:
         whole, thousandth = text.replace(",", ""), text.replace(",", ".")
         raise ValueError(f"expected a number, got {text!r}: write {whole} or {thousandth}")
