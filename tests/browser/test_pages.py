@@ -368,3 +368,115 @@ def test_own_forms_are_taken_where_a_key_is_set_and_another_origins_are_not(brow
         page.click("button")
         page.wait_for_selector("#message")
         assert "A form of another site" in page.inner_text("#message")
+
+
+def scored(page):
+    page.locator(".chips a").first.click()
+    page.wait_for_selector(".verdict")
+
+
+def never_seen(page):
+    type_in(page, HIGH | {"price": "1e12"})
+    page.click("#coin button")
+    page.wait_for_selector("#result .alert")
+
+
+def refused(page):
+    scored(page)
+    type_in(page, {"mkt_cap": "0", "1h": "abc"})
+    page.click("#coin button")
+    page.locator(".wrong").first.wait_for()  # beside the result of the values before
+
+
+def asked(page):
+    page.fill("#row", PASTED.replace("-", ""))
+    page.click("text=Fill the fields")
+    page.wait_for_selector(".wrong")
+
+
+def under_the_pointer(page):
+    scored(page)
+    page.locator(".curve").first.focus()
+    page.keyboard.press("ArrowRight")
+
+
+def uploads(page, text):
+    file = {"name": "market.csv", "mimeType": "text/csv", "buffer": text.encode()}
+    page.set_input_files("#upload", file)
+    page.click("#batch button")
+
+
+def summed_up(page):
+    rows = [f"coin {n},{n}e6,1e8,0.01,1" for n in range(12)] + ["x,1e6,0,0,1"]
+    uploads(page, "\n".join([",".join(["coin", *COLUMNS]), *rows]))
+    page.wait_for_selector("#batch-result table")
+
+
+def file_refused(page):
+    uploads(page, "price\n1\n")
+    expect(page.locator("#batch-status")).to_contain_text("missing")
+
+
+def unanswered(page):
+    scored(page)
+    page.route("**/predict", lambda route: route.abort())
+    page.click("#coin button")
+    page.wait_for_selector("#message")
+
+
+def opened(page):
+    page.goto(page.url + "?24h_volume=38B&mkt_cap=1.82T&1h=0.2%25&price=$91,234&threshold=0.01")
+
+
+def not_there(page):
+    page.goto(page.url + "nothing")
+
+
+SCREENS = {
+    "light": (
+        {},
+        [
+            *(lambda page: None, opened, scored, never_seen, refused, asked, under_the_pointer),
+            *(summed_up, file_refused, unanswered, not_there),
+        ],
+    ),
+    "dark": ({"color_scheme": "dark"}, [refused, summed_up]),
+    "phone": ({"viewport": {"width": 360, "height": 740}}, [refused]),
+}
+
+
+def found_by(axe, page):
+    """What axe finds wrong with a page: rule, place and why."""
+    page.evaluate(axe)
+    answer = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
+    return [
+        (rule["id"], node["target"], node["failureSummary"])
+        for rule in answer["violations"]
+        for node in rule["nodes"]
+    ]
+
+
+@pytest.mark.parametrize("screen", SCREENS)
+def test_axe_finds_nothing_on_any_state_of_the_page(open_page, axe, screen):
+    options, states = SCREENS[screen]
+    for state in states:
+        page = open_page(**options)
+        state(page)
+        assert not found_by(axe, page), state.__name__
+        page.context.close()
+
+
+@pytest.mark.parametrize("served", [True, False])
+def test_axe_finds_nothing_without_a_model_or_with_another_target(
+    browser, axe, inner, monkeypatch, served
+):
+    monkeypatch.setattr(inner, "metadata", inner.metadata | {"target_is_ratio": False})
+    with standing_app(inner, served=served) as app, listening(app) as url:
+        page = browser.new_page()
+        page.goto(url)
+        if served:
+            scored(page)
+        else:
+            assert "There is no model here yet" in page.inner_text("#message")
+        assert not found_by(axe, page)
+        page.close()
