@@ -90,8 +90,9 @@ def photograph_page(browser, path):
     """Take a picture of a scored coin."""
     page = browser.new_page(viewport={"width": 1100, "height": 860})
     visit(page, "")
-    page.locator(".chips a").nth(1).click()
+    page.locator(".chips a").first.click()
     page.locator(".verdict").wait_for()
+    page.evaluate("window.scrollTo(0, 0)")
     save(page, path)
 
 

@@ -1,5 +1,6 @@
 """The application: its settings, its parts and how they are wired."""
 
+import logging
 from functools import partial
 from io import BytesIO
 
@@ -11,7 +12,7 @@ from flask.sessions import NullSession, SessionInterface
 from serve import limits
 from serve.admission import admit
 from serve.api import api
-from serve.champion import Champion
+from serve.champion import Champion, NoModel
 from serve.errors import register_errors
 from serve.fastlane import FastLane
 from serve.forecasts import Forecasts
@@ -27,6 +28,7 @@ from serve.request_log import Recorder, RequestLog
 from serve.settings import read_settings
 from serve.unpacking import Unpacker
 
+LOG = logging.getLogger("serve")
 NOTHING = NullSession()
 
 
@@ -105,6 +107,10 @@ def start_champion(settings, metrics):
         settings.model_uri, settings, metrics, on_swap=metrics.swapped, on_follow=metrics.followed
     )
     champion.start()
+    try:
+        champion.current()
+    except NoModel as error:
+        LOG.warning("%s", error)
     return champion
 
 

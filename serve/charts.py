@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from liquidity.contract import EPSILON, FRACTION, INPUTS
+from liquidity.contract import EPSILON, FRACTION, INPUTS, MARKET_CAP, VOLUME
 from liquidity.report.formatting import short_number
 
 WIDTH, HEIGHT = 300, 150
@@ -16,13 +16,23 @@ FACTOR = 100  # an amount is drawn from a hundredth to a hundredfold
 CHANGE = 0.1  # a fraction from ten points below to ten above
 
 
-def scale(liquidity, lower, upper, threshold):
-    """Positions in percent of the width, on a log axis: score, interval, threshold and ticks."""
-    highest = max(HIGHEST, upper * 1.5)
+def amount(liquidity):
+    """A liquidity as the page says it."""
+    if math.isinf(liquidity):
+        return "more than 1e308"
+    return f"{liquidity:.4f}" if 1e-3 <= liquidity < 1e5 else f"{liquidity:.3g}"
+
+
+def scale(headline, estimate, interval, threshold, *, largest):
+    """Positions in percent of the width, on a log axis: headline, estimate, threshold and ticks,
+    and those of the `interval`, (lower, upper), unless it is None.
+    """
+    highest = _highest(largest, headline, estimate, *(interval or ()))
+    lower, upper = (_percent(end, highest) for end in interval or (0, 0))
     return {
-        "score": _percent(liquidity, highest),
-        "lower": _percent(lower, highest),
-        "width": max(_percent(upper, highest) - _percent(lower, highest), 0.5),
+        "headline": _percent(headline, highest),
+        "estimate": _percent(estimate, highest),
+        "interval": interval and {"x": lower, "width": max(upper - lower, 0.5)},
         "threshold": _percent(threshold, highest),
         "lowest": f"{LOWEST:g}",
         "ticks": [(_percent(tick, highest), f"{tick:g}") for tick in _decades(highest)],
@@ -30,21 +40,32 @@ def scale(liquidity, lower, upper, threshold):
 
 
 def curves(model, x, facts):
-    """One chart per feature: the score when that value alone changes around the row x (4,).
+    """One chart per feature: the score when that value alone changes around the row x (features,).
 
-    `facts` are the model's, complete.
+    `facts` are the model's, complete. The interval is drawn where the model has seen such rows, the
+    ratio of volume and cap where it is what the model has learned, and depends on the value.
     """
     grids = [_grid(name, value, facts) for name, value in zip(model.features, x, strict=True)]
     X = np.repeat(x[None], POINTS * len(grids), axis=0)
     for column, grid in enumerate(grids):
         X[POINTS * column : POINTS * (column + 1), column] = grid
-    liquidity, lower, upper, _ = model.score(X)
-    highest = max(HIGHEST, float(upper.max()) * 1.5)
-    blocks = [slice(POINTS * number, POINTS * (number + 1)) for number in range(len(grids))]
-    return [
-        _curve(name, grid, value, facts["threshold"], highest, liquidity[at], lower[at], upper[at])
-        for name, grid, value, at in zip(model.features, grids, x, blocks, strict=True)
-    ]
+    liquidity, lower, upper, in_range = model.score(X)
+    with np.errstate(over="ignore"):
+        ratio = X[:, model.features.index(VOLUME)] / X[:, model.features.index(MARKET_CAP)]
+    lines = {
+        "liquidity": liquidity,
+        "lower": np.where(in_range, lower, np.nan),
+        "upper": np.where(in_range, upper, np.nan),
+    }
+    highest = _highest(facts["largest"], liquidity.max(), *upper[in_range])
+    charts = []
+    for number, (name, grid, value) in enumerate(zip(model.features, grids, x, strict=True)):
+        at = slice(POINTS * number, POINTS * (number + 1))
+        own = {key: values[at] for key, values in lines.items()}
+        if facts["target_is_ratio"] and name in (VOLUME, MARKET_CAP):
+            own["ratio"] = ratio[at]
+        charts.append(_curve(name, grid, value, facts["threshold"], highest, own))
+    return charts
 
 
 def _is_fraction(name):
@@ -63,35 +84,59 @@ def _grid(name, value, facts):
     return np.geomspace(low, max(high, low * 10), POINTS)
 
 
-def _curve(name, grid, value, threshold, highest, liquidity, lower, upper):
+def _curve(name, grid, value, threshold, highest, lines):
+    """A chart from its `lines` by name, each of shape (POINTS,), NaN where there is nothing."""
     log = not _is_fraction(name)
     across = np.log(grid) if log else grid
     at = math.log(max(value, grid[0])) if log else value
     x = LEFT + (WIDTH - LEFT - RIGHT) * (across - across[0]) / (across[-1] - across[0])
     here = float(np.interp(at, across, x))
-    y = {"line": liquidity, "lower": lower, "upper": upper}
-    y = {key: _height(values, highest) for key, values in y.items()}
+    y = {key: _height(values, highest) for key, values in lines.items()}
+    seen = ~np.isnan(y["lower"])  # one stretch: each value of a row has one usual range
+    ratio = lines.get("ratio")
     ticks = [0, POINTS // 2, POINTS - 1]
+    liquidity = lines["liquidity"]
     return {
         "name": name,
-        "line": _points(x, y["line"]),
-        "band": _points([*x, *x[::-1]], [*y["upper"], *y["lower"][::-1]]),
+        "line": _points(x, y["liquidity"]),
+        "band": _points([*x[seen], *x[seen][::-1]], [*y["upper"][seen], *y["lower"][seen][::-1]]),
+        "ratio": ""
+        if ratio is None
+        else _points(x[ratio <= highest], y["ratio"][ratio <= highest]),
         "x": round(here, 1),
-        "y": round(float(np.interp(here, x, y["line"])), 1),
+        "y": round(float(np.interp(here, x, y["liquidity"])), 1),
         "threshold": round(float(_height(threshold, highest)), 1),
         "x_ticks": [(round(float(x[tick]), 1), _short(name, grid[tick])) for tick in ticks],
         "y_ticks": [
             (round(float(_height(tick, highest)), 1), f"{tick:g}") for tick in _decades(highest)
         ],
-        "least": float(liquidity.min()),
-        "most": float(liquidity.max()),
+        "least": amount(liquidity.min()),
+        "most": amount(liquidity.max()),
         "from": _short(name, grid[0]),
         "to": _short(name, grid[-1]),
+        "at": int(np.argmin(np.abs(x - here))),
+        "readings": [
+            _reading(_short(name, grid[point]), {key: lines[key][point] for key in lines})
+            for point in range(POINTS)
+        ],
     }
+
+
+def _reading(value, scores):
+    """What the curves say at one value, as a text."""
+    text = f"{value}: {amount(scores['liquidity'])}"
+    if not math.isnan(scores["lower"]):
+        text += f" ({amount(scores['lower'])} to {amount(scores['upper'])})"
+    return text + (f", ratio {amount(scores['ratio'])}" if "ratio" in scores else "")
 
 
 def _short(name, value):
     return f"{100 * value:.1f} %" if _is_fraction(name) else short_number(float(value))
+
+
+def _highest(largest, *values):
+    """Where the axis ends."""
+    return max(HIGHEST, min(1.5 * max(map(float, values)), largest))
 
 
 def _decades(highest):
@@ -101,7 +146,8 @@ def _decades(highest):
 
 def _share(value, highest):
     """Where a liquidity stands on the log axis, 0 to 1."""
-    return np.clip(np.log(np.maximum(value, LOWEST) / LOWEST) / math.log(highest / LOWEST), 0, 1)
+    shown = np.clip(value, LOWEST, highest)
+    return np.clip(np.log(shown / LOWEST) / math.log(highest / LOWEST), 0, 1)
 
 
 def _percent(value, highest):

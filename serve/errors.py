@@ -29,6 +29,8 @@ CODES = {
     500: "INTERNAL_ERROR",
     503: "TEMPORARILY_UNAVAILABLE",
 }
+# A visitor can do nothing about it; what an operator can do, programs and the log are told.
+NO_MODEL = "There is no model here yet that could answer; it comes by itself: try again later."
 SENTENCES = {
     401: "A key is needed: send `Authorization: Bearer KEY`, or the key as Basic password.",
     404: "There is nothing at this address; GET /openapi.json lists what there is.",
@@ -47,7 +49,7 @@ def register_errors(app, *, page):
     handlers = {
         InputError: lambda e: answer(e.status, str(e)),
         MarketDataError: lambda e: answer(400, str(e)),  # a file's header
-        NoModel: lambda e: answer(503, str(e)),
+        NoModel: lambda e: answer(503, str(e), shown=NO_MODEL),
         NoMarket: lambda e: answer(e.status, str(e)),
         UnknownCoin: lambda e: answer(404, str(e)),
         HelperLost: partial(_helper_lost, answer),
@@ -59,11 +61,13 @@ def register_errors(app, *, page):
         app.register_error_handler(kind, handler)
 
 
-def _answer(status, message, *, page, code=None):
-    """The one error shape: a page for who asks for one, else JSON."""
+def _answer(status, message, *, page, code=None, shown=None):
+    """The one error shape: a page for who asks for one, else JSON; a page has `shown`, if given,
+    in place of the message.
+    """
     accepted = request.accept_mimetypes
     if accepted["text/html"] > accepted["application/json"]:
-        response = current_app.make_response(page(message))
+        response = current_app.make_response(page(shown or message))
     else:
         code = code or CODES.get(status) or HTTPStatus(status).name
         response = current_app.json.response(error_code=code, message=message)

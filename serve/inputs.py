@@ -15,6 +15,7 @@ import pyarrow as arrow
 from pyarrow import csv, parquet
 
 from liquidity.contract import COIN, DATE, FORECAST_FEATURES, INPUTS
+from liquidity.data import cells
 from liquidity.data.content import is_packed
 from liquidity.names import given_names, given_once
 from serve.limits import LARGE, MAX_COLUMNS, MAX_ROWS
@@ -28,6 +29,8 @@ TABLES = (
     "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
 )  # fmt: skip
 PAYLOADS = ("dataframe_split", "dataframe_records", "instances", "inputs")
+THRESHOLD_FIELD = "threshold"  # of a form, and of a JSON coin
+FIELD_LETTERS = 400  # a number in full has fewer
 PARQUET_ERRORS = (OSError, ValueError, OverflowError, arrow.ArrowException)
 # A coin as documents and messages show one.
 EXAMPLE = {name: column.example for name, column in INPUTS.items()}
@@ -50,12 +53,29 @@ def parse_record(body, features):
     columns = {name: [record[name]] for name in features if name in record}
     if len(columns) < len(features):
         columns = {column: [record[name]] for column, name in given_names(record, features).items()}
-    return columns, record.get("threshold")
+    return columns, record.get(THRESHOLD_FIELD)
 
 
 def parse_form(form, features):
-    """One coin from the text fields of a form, as columns."""
-    return {name: [form.get(name, "").strip()] for name in features}
+    """One coin from the texts of a form: columns of numbers, the threshold or None, and by field
+    what is wrong with one that holds no number.
+    """
+    numbers, wrong = {}, {}
+    for name in (*features, THRESHOLD_FIELD):
+        text = form.get(name, "").strip()
+        try:
+            if len(text) > FIELD_LETTERS:
+                raise ValueError(f"expected a number, got {len(text):,} letters")
+            value = cells.number(text)
+        except ValueError as error:
+            wrong[name] = str(error)
+            continue
+        if not np.isnan(value):
+            numbers[name] = value
+        elif text or name != THRESHOLD_FIELD:
+            wrong[name] = "a number is missing"
+    threshold = numbers.pop(THRESHOLD_FIELD, None)
+    return {name: [value] for name, value in numbers.items()}, threshold, wrong
 
 
 def parse_days(body, content_type, names):
@@ -300,7 +320,7 @@ def _threshold(payload):
         return None
     if type(params) is not dict:
         raise InputError(f"params: expected an object, got {_kind(params)}.")
-    return params.get("threshold")
+    return params.get(THRESHOLD_FIELD)
 
 
 def _kind(value):

@@ -97,7 +97,7 @@ def _short(value):
 def _paths(facts):
     coins, table = example_coins(facts), _table(facts)
     operations = [
-        _get("/", "index", PAGES, "The page for people", PAGE, 401, 503),
+        _get("/", "index", PAGES, "The page for people", PAGE, 400, 401, 503),
         _get("/programs", "programs", PAGES, "The page for who writes programs", PAGE, 401),
         _post(
             "/predict",

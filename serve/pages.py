@@ -1,18 +1,26 @@
 """The HTML doors: the form, its result with curves, and a file to be scored."""
 
-import numpy as np
+import csv
+import re
+from io import StringIO
+from urllib.parse import quote
+
 from flask import Blueprint, Response, abort, render_template, request, url_for
 
-from liquidity.contract import FRACTION, INPUTS, MARKET_CAP, RATIO, VOLUME, percent
+from liquidity.contract import COIN, FRACTION, INPUTS, RATIO, percent
 from liquidity.scoring.blocks import SCORES
-from serve import charts, inputs, limits
+from serve import inputs, limits, verdict
 from serve.answers import score, score_table
 from serve.api import note_scores, predict_json, reader, served
 from serve.champion import NoModel
+from serve.charts import amount
 from serve.facts import facts
+from serve.inputs import THRESHOLD_FIELD
+from serve.pasted import read_row
 from serve.records import records
 
 pages = Blueprint("pages", __name__)
+pages.add_app_template_filter(amount)
 # What every page says of its fields and limits.
 CONSTANTS = {
     "fraction": FRACTION,
@@ -20,14 +28,22 @@ CONSTANTS = {
     "scores": [*SCORES],
     "limits": limits,
     "percent": percent,
+    "threshold_field": THRESHOLD_FIELD,
 }
+PLAIN = re.compile(r"\d+(\.\d*)?")  # a number of which there is nothing to say
+ROW, FILL = "row", "fill"  # of the form: a pasted row, and the button that reads it
 
 
 @pages.get("/")
 def index():
-    """The form; the query may fill it."""
-    served()
-    return _page(values=request.args)
+    """The form, which the query may fill; where it fills all fields, their result too.
+
+    Who opens an address changes nothing that is counted or logged, unlike who scores.
+    """
+    found, given = served(), request.args
+    if not all(name in given for name in found.model.features):
+        return _page(values=given)
+    return _scored(found, given, noted=False)
 
 
 @pages.post("/predict")
@@ -38,10 +54,7 @@ def predict():
     if request.mimetype == inputs.URL_ENCODED and request.content_length > limits.FORM_BYTES:
         abort(413)
     found = served()
-    columns = inputs.parse_form(request.form, found.model.features)
-    if errors := field_errors(found.model, columns):
-        return _page(values=request.form, errors=errors), 400
-    return _page(values=request.form, result=_result(found, columns))
+    return (_filled if FILL in request.form else _scored)(found, request.form)
 
 
 @pages.post("/batch")
@@ -64,62 +77,84 @@ def batch():
     return Response(lines, mimetype=inputs.CSV, headers=headers)
 
 
-def field_errors(model, columns):
-    """What is wrong with each field of one row, by name; an empty one is wrong too."""
-    broken = model.broken(model.parse(columns))[0]
-    wrong = dict(zip(model.features, broken[: len(model.features)], strict=True))
-    texts = {name: columns[name][0] for name in model.features if wrong[name]}
-    return {
-        name: model.problem(name, text).removeprefix(f"column {name}: ")
-        if text
-        else "expected a number, got nothing"
-        for name, text in texts.items()
-    }
-
-
 def error_page(message):
     """The page with a message above its form."""
     return _page(message=message)
 
 
-def _result(served, columns):
-    """What the page shows of one row's score."""
-    model, known = served.model, facts(served)
-    X, scores = score(model, columns)
-    note_scores(served, X, scores)
-    (scores,) = records(scores)
-    row = np.array(X[0][: len(model.features)])
-    x = dict(zip(model.features, row.tolist(), strict=True))
-    ranges = known["training_ranges"]
-    return scores | {
-        "percents": {n: f"{100 * x[n]:.6g} %" for n in x if INPUTS[n].unit == FRACTION},
-        "ratio": x[VOLUME] / x[MARKET_CAP],
-        "scale": charts.scale(
-            scores["liquidity"], scores["lower"], scores["upper"], known["threshold"]
-        ),
-        "curves": charts.curves(model, row, known),
-        "outside": [name for name in x if not ranges[name][0] <= x[name] <= ranges[name][1]],
-    }
+def _filled(found, form):
+    """The page with its fields filled from a pasted row, scored where that tells all of them."""
+    row = read_row(form.get(ROW, ""), found.model.features)
+    if not row and not row.untold:
+        return _page(values=form, message=row.note), 400
+    values = {name: form.get(name, "") for name in (THRESHOLD_FIELD, ROW)} | row
+    if row.untold:
+        return _page(values=values, errors=_sentences(row.untold), note=row.note), 400
+    return _scored(found, values, note=row.note)
 
 
-def _page(**context):
+def _scored(found, form, *, noted=True, **context):
+    """The page with the result of a form, or with all that is wrong in it; `noted` it counts."""
+    model, known = found.model, facts(found)
+    columns, threshold, wrong = inputs.parse_form(form, model.features)
+    errors = _sentences(wrong) | verdict.problems(known, columns, threshold)
+    if errors:
+        return _page(values=form, errors=errors, **context), 400
+    known = known | ({} if threshold is None else {"threshold": threshold})
+    X, scores = score(model, columns, threshold)
+    if noted:
+        note_scores(found, X, scores)
+    result = verdict.verdict(model, known, X, records(scores)[0])
+    given = {name: form.get(name, "").strip() for name in (*model.features, THRESHOLD_FIELD)}
+    result["address"] = url_for(
+        "pages.index", **{name: given[name] for name in given if given[name]}
+    )
+    for name, text in given.items():
+        if PLAIN.fullmatch(text) and name in columns and INPUTS[name].unit != FRACTION:
+            result["readings"][name] = ""
+    return _page(values=form, result=result, **context)
+
+
+def _sentences(clauses):
+    """What is wrong with fields, by name, with the fields' labels before it."""
+    labels = {name: field.label for name, field in INPUTS.items()} | {THRESHOLD_FIELD: "Threshold"}
+    return {name: f"{labels[name]}: {clause}" for name, clause in clauses.items()}
+
+
+def _page(*, values=None, errors=None, **context):
     try:
         found = served()
-    except NoModel as error:
+    except NoModel:
         found = None
-        context.setdefault("message", str(error))
     known = facts(found)
+    if found:
+        context["examples"] = verdict.examples(found.model, known)
+        context["template"] = _template(known)
     fields = {name: INPUTS[name] for name in known["features"]}
     return render_template(
-        "index.html", served=found, facts=known, fields=fields, **CONSTANTS, **context
+        "index.html",
+        served=found,
+        facts=known,
+        fields=fields,
+        values=values or {},
+        errors=errors or {},
+        **CONSTANTS,
+        **context,
     )
 
 
+def _template(known):
+    """The address of a small CSV file with the columns that a file has to have."""
+    text = StringIO()
+    rows = [[each[COIN], *map(_text, each["values"])] for each in known["examples"][:3]]
+    csv.writer(text).writerows([[COIN, *known["features"]], *rows])
+    return f"data:{inputs.CSV};charset=utf-8,{quote(text.getvalue())}"
+
+
 @pages.app_template_filter()
-def example_url(coin, features):
+def example_url(values, features):
     """The page's address with the values of an example in its form."""
-    values = dict(zip(features, map(_text, coin["values"]), strict=True))
-    return url_for("pages.index", **values)
+    return url_for("pages.index", **dict(zip(features, map(_text, values), strict=True)))
 
 
 def _text(value):

@@ -96,9 +96,10 @@ def market_schemas():
     number = {"type": ["number", "null"]}
     date = {**TEXT, "format": "date"}
     day = {
-        "date": date, "liquidity": {**NUMBER, "description": "The exact ratio of the day"}, PRICE: number,
-        VOLUME: number, MARKET_CAP: number,
-    }  # fmt: skip
+        "date": date,
+        "liquidity": {**NUMBER, "description": "The exact ratio of the day"},
+        **dict.fromkeys((PRICE, VOLUME, MARKET_CAP), number),
+    }
     coin = day | {
         "coin": TEXT,
         "symbol": OPTIONAL_TEXT,

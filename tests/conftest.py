@@ -1,9 +1,11 @@
 """The fixtures: real stores in temporary folders, models, servers, a browser, the real data."""
 
+import hashlib
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import mlflow
@@ -12,6 +14,8 @@ import pandas as pd
 import pytest
 from playwright.sync_api import sync_playwright
 from support import (
+    AXE,
+    AXE_SHA512,
     CHAMPION,
     CHROMIUM,
     NAME,
@@ -307,14 +311,35 @@ def start_serve(tmp_path, request, free_port):
         server.wait(30)
 
 
+def skip_unless_required(message):
+    """Skip a test that needs more than this machine has; where CI requires it, fail."""
+    if os.environ.get("LIQUIDITY_REQUIRE_BROWSER") == "1":
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+@pytest.fixture(scope="session")
+def axe(tmp_path_factory):
+    """The source of axe-core, a script that finds what is wrong with a page for people who cannot
+    see it well or use no mouse; npm brings it from wherever it is told to.
+    """
+    folder = tmp_path_factory.mktemp("axe")
+    command = ["npm", "pack", AXE, "--silent", "--fetch-retries=1", "--fetch-timeout=20000"]
+    try:
+        subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=90)
+    except (OSError, subprocess.SubprocessError) as error:
+        skip_unless_required(f"no {AXE}: {error}; apt-get install npm, and let it fetch")
+    (path,) = folder.glob("*.tgz")
+    assert hashlib.sha512(path.read_bytes()).hexdigest() == AXE_SHA512
+    with tarfile.open(path) as packed:
+        return packed.extractfile("package/axe.min.js").read().decode()
+
+
 @pytest.fixture(scope="module")
 def browser():
     """Debian's Chromium, or a skip; where CI requires it, a failure."""
     if not os.path.exists(CHROMIUM):
-        message = f"no browser at {CHROMIUM}; apt-get install chromium"
-        if os.environ.get("LIQUIDITY_REQUIRE_BROWSER") == "1":
-            pytest.fail(message)
-        pytest.skip(message)
+        skip_unless_required(f"no browser at {CHROMIUM}; apt-get install chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser

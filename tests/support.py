@@ -51,6 +51,12 @@ SHORT = os.environ.get("LIQUIDITY_SOAK") == "short"
 full_only = pytest.mark.skipif(SHORT, reason="not in the short form")
 STARTED_SECONDS = 120  # for MLflow and serve to start where others keep all cores busy
 CHROMIUM = "/usr/bin/chromium"  # Debian's
+# The accessibility rules that pages are held to, as npm packs them, and the SHA-512 of that.
+AXE = "axe-core@4.14.1"
+AXE_SHA512 = (
+    "1477dafa598d8d065f273d6af302aa203c02e83131707b7fa648cd41bd3d6b73"
+    "4f8c22a0dab86ee6a6f64b8afbe804b214d36db85a2826965edfb3a0b9d546b5"
+)
 REAL_DATA = Path(os.environ.get("LIQUIDITY_REAL_DATA", PROJECT / "../shared/data"))
 # What a browser sends that asks for a page.
 HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}

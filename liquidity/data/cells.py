@@ -28,6 +28,8 @@ PRINTED = re.compile(
     rf" ?(?P<multiple>{'|'.join(MULTIPLES)}) ?(?:(?P<percent>%)|\$|usd)?"
 )
 MINUS = str.maketrans({"\u2212": "-", "\u2013": "-", "\u2019": "'", "\u202f": " ", "\xa0": " "})
+# Market sites count the zeros of a tiny price in one: 0.0₅12 is not 0.0512.
+SMALL_DIGIT = re.compile("[\u00b2\u00b3\u00b9\u2070-\u2089]")
 SHOWN = 80  # letters of a cell in a message
 
 ISO_DAY = r"(?:\d{4}([-/. ])\d{1,2}\1\d{1,2}|\d{8})(?:[T ].*)?"
@@ -48,7 +50,8 @@ def number(text):
     """
     value, certain = _printed(text)
     if np.isnan(value) and text.strip().lower() not in UNKNOWN:
-        raise ValueError(f"expected a number, got {text!r}")
+        cure = "; the decimal sign is a point" if re.search(r"\d,\d", text) else ""
+        raise ValueError(f"expected a number, got {text!r}{cure}")
     if not certain:
         whole, thousandth = text.replace(",", ""), text.replace(",", ".")
         raise ValueError(f"expected a number, got {text!r}: write {whole} or {thousandth}")
@@ -57,9 +60,9 @@ def number(text):
 
 def _printed(text):
     """The number of a printed text, NaN where it is none, and whether its comma can be only one."""
-    text = " ".join(unicodedata.normalize("NFKC", text).translate(MINUS).lower().split())
-    found = PRINTED.fullmatch(text)
-    if not found:
+    plain = " ".join(unicodedata.normalize("NFKC", text).translate(MINUS).lower().split())
+    found = PRINTED.fullmatch(plain)
+    if not found or SMALL_DIGIT.search(text):
         return np.nan, True
     digits, part = found["digits"], found["part"]
     certain = part != "," or digits.count(",") > 1 or "." in digits

@@ -7,6 +7,7 @@ import random
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from files import FORMS, MARKET, OWN, lines, write
 from hypothesis import HealthCheck, given, settings
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from liquidity import eda
 from liquidity.data import content
+from liquidity.data.cells import number, parse_numbers
 from liquidity.data.market import REQUIRED, read_market
 from liquidity.errors import MarketDataError
 from liquidity.scoring import job
@@ -290,3 +292,10 @@ def test_coins_named_like_marks_for_unknown_are_ranked(champion, tmp_path, capsy
     assert job.main([*arguments, "--top", "3"]) == 0
     printed = capsys.readouterr().out
     assert all(f" {name} " in printed for name in names)
+
+
+def test_zeros_that_a_small_digit_counts_are_not_read_as_that_digit():
+    with pytest.raises(ValueError, match="expected a number, got"):
+        number("$0.0\u208512")
+    _, wrong = parse_numbers(pa.chunked_array([["$0.0\u208512", "1"]]))
+    assert wrong.tolist() == [True, False]

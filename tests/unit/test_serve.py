@@ -665,7 +665,9 @@ def test_without_a_model_the_doors_say_so(make_client):
         assert "No model is loaded" in error(response, 503)
     page = client.get("/", headers=HTML)
     assert page.status_code == 503
-    assert "No model is loaded" in page.text
+    assert "There is no model here yet" in page.text
+    assert "No model is loaded" not in page.text  # what an operator does about it is no visitor's
+    assert "<form" not in page.text
     assert client.get("/metrics").status_code == client.get("/version").status_code == 200
 
 
