@@ -10,7 +10,10 @@ from liquidity.contract import CHAMPION, MODEL_NAME
 from liquidity.errors import ModelError, first_line
 from liquidity.model.gate import RULE, champion_number
 from liquidity.model.loading import champion_version
+from liquidity.model.moves import history_lines, move_alias, moves, names_of
 from liquidity.runs.store import check_store, quieten_mlflow
+
+HISTORY = "history"
 
 
 def decide_and_register(model_uri, decide, *, name):
@@ -52,7 +55,15 @@ def _tags(decision):
 
 def _move_alias(name, version, decision):
     client = mlflow.MlflowClient()
-    client.set_registered_model_alias(name, decision.role, version)
+    move_alias(
+        name,
+        decision.role,
+        version,
+        before=client.get_registered_model(name).aliases.get(decision.role),
+        by="gate",
+        reason=decision.reason,
+        figures=decision.figures,
+    )
     description = f"Registered as {decision.role}: {decision.reason}."
     client.update_model_version(name, version, description)
 
@@ -71,20 +82,42 @@ def make_champion(name, version):
         raise ModelError(f"{name} version {version}: {first_line(error)}.") from error
     replaced = before.version if before else "none"
     client.set_model_version_tag(name, version, "champion.by_hand_in_place_of", replaced)
-    client.set_registered_model_alias(name, CHAMPION, version)
+    move_alias(name, CHAMPION, version, before=before and before.version, by="hand")
     return replaced
 
 
+def print_history(model_name):
+    """Print who served when: the recorded moves of the aliases of a model's name and its horizons.
+
+    Raises ModelError where there is none.
+    """
+    found = {name: moves(name) for name in names_of(model_name)}
+    if not any(found.values()):
+        raise ModelError(
+            f"No move of an alias is recorded for {model_name}: trainings and `liquidity.registry "
+            f"{CHAMPION}` record them from now on; check --model-name."
+        )
+    for name, moved in found.items():
+        if moved:
+            print("\n".join([name, *history_lines(name, moved)]))
+
+
 def main(argv=None):
-    """Move the champion alias by hand; returns the exit code."""
+    """Move the champion alias by hand, or print its moves; returns the exit code."""
     parser = Parser(prog="liquidity.registry", description="Choose the served version by hand.")
-    parser.add_argument("alias", choices=[CHAMPION])
-    parser.add_argument("version", help="an existing version's number")
+    parser.add_argument("alias", choices=[CHAMPION, HISTORY], help=f"{HISTORY}: who served when")
+    parser.add_argument("version", nargs="?", help="an existing version's number")
     parser.add_argument("--model-name", default=MODEL_NAME)
     args = parser.parse_args(argv)
 
+    if (args.alias == HISTORY) == (args.version is not None):
+        parser.error(f"expected {CHAMPION} and a version's number, or {HISTORY} alone")
+
     def choose():
         check_store()
+        if args.alias == HISTORY:
+            print_history(args.model_name)
+            return
         replaced = make_champion(args.model_name, args.version)
         print(f"{args.model_name} version {args.version} is champion (before: {replaced}).")
 
