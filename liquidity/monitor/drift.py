@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from liquidity.contract import CHANGE_1H, COIN, FORECAST_FEATURES, percent
+from liquidity.contract import CHANGE_1H, COIN, FORECAST_FEATURES, PRICE, percent
 from liquidity.data.market import LEAST_CHANGES, USUAL_1H
 from liquidity.forecast.weekdays import DailyChanges
 from liquidity.model.model import HISTORY_FEATURES
@@ -20,9 +20,12 @@ from liquidity.monitor.ledger import FORECAST, as_date, clocks
 
 # A day is bad where the forecasts are worse than today's liquidity, or their intervals hold a share
 # of the rows that is that much below or above what they should.
-BELOW, ABOVE = 0.1, 0.085
-BAD, WINDOW = 3, 7  # so many bad days among the last ones, the latest included
-FAR = 0.2  # so far below, one day is enough: a market whose volume doubles is back in the next one
+BELOW, ABOVE = 0.15, 0.085
+BAD, WINDOW = 4, 7  # so many bad days among the last ones, the latest included
+# So far below, one day is enough: volumes that a vendor doubles are what forecasts start from the
+# next day, and look right again. Unless prices moved too, by so much at the median: then it was the
+# market itself, as on one day in ten.
+FAR, STORM = 0.2, 0.05
 LEAST_ROWS = 30  # of a day that is judged
 MONTH = 30  # scored days, of the figures that a version's tags have
 OLDEST = 365  # days since the version was registered; a forecast hardly ages
@@ -60,25 +63,26 @@ def judge_champion(version, days, reference, market, *, registered, today):
         *judge_forecasts(version.days(FORECAST), market.last),
         *judge_clock(clocks(version, LAGS)),
         *judge_weekdays(market, reference["weekday_profile"]),
-        *judge_days(days, reference["coverage"]),
+        *judge_days(days, reference["coverage"], price_moves(market, 2 * WEEK)),
         *judge_age(registered, today),
     ]
 
 
-def judge_days(days, coverage):
+def judge_days(days, coverage, moves):
     """The Findings in the last WINDOW DayFigures that were scored, oldest first; `coverage` is the
-    share that the intervals are to hold.
+    share that the intervals are to hold, `moves` what `price_moves` says of the days.
     """
     days = [day for day in days if day.rows >= LEAST_ROWS][-WINDOW:]
     if not days:
         return []
     latest, low = days[-1], coverage - BELOW
-    if latest.coverage < coverage - FAR:
+    if latest.coverage < coverage - FAR and moves.get(latest.target, 0) < STORM:
         return [
             Finding(
                 "coverage",
                 f"its intervals held {latest.coverage:.0%} of the coins on "
-                f"{as_date(latest.target)}, where {percent(coverage)} are expected",
+                f"{as_date(latest.target)}, where {percent(coverage)} are expected and prices were "
+                "calm",
                 f"look at the data of that day first; if they are right, {RETRAIN}",
                 retrain=True,
             )
@@ -144,6 +148,16 @@ def _pairs(market, days):
     coin, rows = coin[order], rows[order]
     follows = (np.diff(coin) == 0) & (np.diff(market.day[rows]) == 1)
     return rows[1:][follows], rows[:-1][follows]
+
+
+def price_moves(market, days):
+    """How far prices went on each of the last days since the day before, as the median over the
+    coins of the change as a share, up or down: `{day: share}`.
+    """
+    rows, before = _pairs(market, days)
+    price = np.maximum(market.frame[PRICE].to_numpy(float), 1e-12)
+    change = pd.Series(np.abs(np.log10(price[rows] / price[before])))
+    return (10 ** change.groupby(market.day[rows]).median() - 1).to_dict()
 
 
 def _units(market):

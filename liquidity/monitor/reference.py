@@ -15,6 +15,7 @@ from liquidity.errors import MarketDataError, first_line
 from liquidity.forecast import baselines
 from liquidity.model.model import EPSILON, HISTORY_FEATURES, history_features
 from liquidity.monitor import drift, ledger
+from liquidity.monitor.market import from_frame
 from liquidity.monitor.outcomes import day_figures
 from liquidity.runs.tables import read_table
 from liquidity.scratch import scratch_folder
@@ -84,10 +85,12 @@ def _learned(version, model, run_id):
     threshold = model.metadata["threshold"]
     figures = [day_figures(target, rows, threshold) for target, rows in days]
     coverage = model.metadata["interval"]["coverage"]
+    whole = from_frame(table)
+    moves = drift.price_moves(whole, whole.last - int(whole.day[0]))
     stale = [
         figures[last].target
         for last in range(len(figures))
-        if drift.judge_days(figures[: last + 1][-drift.WINDOW :], coverage)
+        if drift.judge_days(figures[: last + 1][-drift.WINDOW :], coverage, moves)
     ]
     return {
         "har": har.tolist(),

@@ -31,7 +31,7 @@ def days(*pairs, rows=200):
     ]
 
 
-GOOD, WORSE, WIDE, NARROW = (0.2, 0.9), (-0.1, 0.9), (0.2, 1.0), (0.2, 0.75)
+GOOD, WORSE, WIDE, NARROW = (0.2, 0.9), (-0.1, 0.9), (0.2, 1.0), (0.2, 0.74)
 
 
 @pytest.mark.parametrize(
@@ -39,37 +39,52 @@ GOOD, WORSE, WIDE, NARROW = (0.2, 0.9), (-0.1, 0.9), (0.2, 1.0), (0.2, 0.75)
     [
         ([GOOD] * 7, None),
         ([], None),
-        ([WORSE, WORSE, GOOD, GOOD, WORSE], "skill"),
-        ([WORSE, WORSE, WORSE, GOOD], None),  # the latest is fine
-        ([WORSE, GOOD, GOOD, GOOD, GOOD, WORSE], None),  # two are no three
-        ([WORSE, WORSE, *[GOOD] * 6, WORSE], None),  # long ago
-        ([NARROW, NARROW, NARROW], "coverage"),
-        ([NARROW, WORSE, NARROW], "skill"),
-        ([WIDE, WIDE, WIDE], "coverage"),
+        ([WORSE, WORSE, WORSE, GOOD, GOOD, WORSE], "skill"),
+        ([WORSE, WORSE, WORSE, WORSE, GOOD], None),  # the latest is fine
+        ([WORSE, WORSE, GOOD, GOOD, GOOD, GOOD, WORSE], None),  # three are no four
+        ([WORSE, WORSE, WORSE, *[GOOD] * 6, WORSE], None),  # long ago
+        ([NARROW] * 4, "coverage"),
+        ([NARROW, WORSE, NARROW, NARROW], "skill"),
+        ([WIDE] * 4, "coverage"),
         ([*[GOOD] * 6, (0.2, 0.69)], "coverage"),  # one day is enough
         ([(0.2, 0.69), GOOD], None),
     ],
 )
 def test_bad_days_among_the_last_ones_make_a_champion_stale(pairs, kind):
-    found = drift.judge_days(days(*pairs), COVERAGE)
+    found = drift.judge_days(days(*pairs), COVERAGE, {})
     assert [finding.kind for finding in found] == ([kind] if kind else [])
     assert all(finding.retrain for finding in found)
 
 
 def test_a_day_of_few_coins_is_not_judged():
-    assert not drift.judge_days(days(*[WORSE] * 7, rows=drift.LEAST_ROWS - 1), COVERAGE)
+    assert not drift.judge_days(days(*[WORSE] * 7, rows=drift.LEAST_ROWS - 1), COVERAGE, {})
 
 
 def test_the_limits_follow_the_models_own_coverage():
-    assert not drift.judge_days(days(*[(0.2, 0.75)] * 7), 0.8)
+    assert not drift.judge_days(days(*[(0.2, 0.7)] * 7), 0.8, {})
 
 
 def test_a_finding_says_what_in_numbers():
-    (found,) = drift.judge_days(days(WORSE, GOOD, NARROW, WORSE), COVERAGE)
+    (found,) = drift.judge_days(days(WORSE, GOOD, NARROW, WORSE, WORSE), COVERAGE, {})
     assert found.said == (
-        "worse than today's liquidity on 2 and with a coverage outside 80 % to 98.5 % on 1 of the "
-        "last 4 scored days, the latest included"
+        "worse than today's liquidity on 3 and with a coverage outside 75 % to 98.5 % on 1 of the "
+        "last 5 scored days, the latest included"
     )
+
+
+def test_a_day_on_which_prices_moved_too_is_the_markets_own():
+    some = days(*[GOOD] * 6, (0.2, 0.5))
+    assert drift.judge_days(some, COVERAGE, {some[-1].target: drift.STORM - 0.01})
+    assert not drift.judge_days(some, COVERAGE, {some[-1].target: drift.STORM})
+    assert drift.judge_days(days(*[(0.2, 0.5)] * 4), COVERAGE, {some[3].target: 0.2})
+
+
+def test_how_far_prices_went_is_a_median_over_coins():
+    day = pd.Timestamp("2026-01-01") + pd.to_timedelta([0, 0, 0, 1, 1, 1, 3], unit="D")
+    frame = pd.DataFrame({"date": day, "coin": list("abcabca"), "mkt_cap": 1.0, "24h_volume": 1.0})
+    frame["price"] = [1.0, 1.0, 1.0, 1.1, 1 / 1.2, 9.0, 5.0]
+    moves = drift.price_moves(market.from_frame(frame), 30)
+    assert {day: round(move, 6) for day, move in moves.items()} == {20455: 0.2}
 
 
 def test_days_add_up():
