@@ -35,13 +35,14 @@ def main(argv=None):
     """Run an action; returns the exit code: 0 (fine), 1 (failed), 2 (bad input), 3 (stale), 130."""
     args = parse_arguments(argv)
     quieten_mlflow()
-    stale = []
+    stale = False
 
     def job():
+        nonlocal stale
         if args.action == "forecast":
             forecast(args, Terminal())
         else:
-            stale.extend(check(args, Terminal()))
+            stale = check(args, Terminal())
 
     code = run(
         PROG,
@@ -124,7 +125,7 @@ def forecast(args, console):
 
 
 def check(args, console):
-    """Score what has come, log and report it; returns the champions that are stale at the end."""
+    """Score what has come, log and report it; returns whether anything is stale at the end."""
     check_store()
     check_destination(args.experiment)
     roles = find_roles(args.ledger, args.model_name)
@@ -143,6 +144,7 @@ def check(args, console):
     standings = [
         _standing(version, aliases.get(version), references[version], market, today)
         for version in versions
+        if version in aliases or pending(version)
     ]
     missing = [r.version for r in roles if r.alias == CHAMPION and r.version not in versions]
     notes += [f"{version} has made no forecast yet: run `{PROG} forecast`." for version in missing]
@@ -154,7 +156,7 @@ def check(args, console):
     run_id = _log_report(args, report)
     if args.retrain == "yes":
         return _retrain(args, report, console, run_id)
-    return report.stale
+    return bool(report.stale or report.findings)
 
 
 def _market(args, console):
@@ -235,8 +237,8 @@ def _log_report(args, report):
 
 
 def _retrain(args, report, console, run_id):
-    """Train stale champions again where that can help; returns those that are stale still."""
-    still, failures = [], []
+    """Train stale champions again where that can help; returns whether anything is stale still."""
+    still, failures = bool(report.findings), []
     for standing in report.stale:
         version = standing.version
         faults = [*report.findings, *(f for f in standing.findings if not f.retrain)]
@@ -247,8 +249,7 @@ def _retrain(args, report, console, run_id):
             replaced, said = _train(args, version, report.last, failures)
         _say(console, f"{version}: {said}.")
         live.note_in_run(run_id, {f"retrained.{version.horizon}d": said})
-        if not replaced:
-            still.append(standing)
+        still = still or not replaced
     if failures:
         raise JobError(" ".join(failures))
     return still

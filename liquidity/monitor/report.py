@@ -71,7 +71,7 @@ class Report:
             lines = [f"Fine on {day}: no champion is stale."]
         else:
             of = ", ".join(str(each.version) for each in self.stale)
-            lines = [f"STALE on {day}: {of}."]
+            lines = [f"STALE on {day}: {of or 'the data'}."]
         lines += [f"The data: {f.said}. What to do: {f.cure}." for f in self.findings]
         for each in self.standings:
             lines += [f"{each.name}: {f.said}. What to do: {f.cure}." for f in each.findings]

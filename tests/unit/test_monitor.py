@@ -2,13 +2,15 @@
 
 import json
 import shutil
+import tomllib
 from datetime import date, timedelta
+from pathlib import Path
 
 import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-from support import NAME, use_copy
+from support import NAME, PROJECT, use_copy
 
 from liquidity import registry
 from liquidity.contract import LEDGER_COLUMNS, LIVE_METRICS
@@ -19,7 +21,7 @@ from liquidity.model.model import EPSILON, history_features
 from liquidity.monitor import job, ledger, live, outcomes
 from liquidity.monitor.ledger import FORECAST, OUTCOME, Version, as_date, as_day
 from liquidity.monitor.reference import reference_of
-from liquidity.monitor.retrain import BEGUN
+from liquidity.monitor.retrain import BEGUN, training_job
 from liquidity.monitor.roles import find_roles
 
 LAST = date(2026, 6, 20)  # of the market at first; the panel has ten days more
@@ -280,15 +282,19 @@ def test_a_challenger_is_forecast_and_scored_beside_the_champion(monitor, capsys
 
 
 def test_a_version_that_was_deleted_is_scored_all_the_same(monitor, capsys):
+    monitor.come(LAST + timedelta(1))
+    assert monitor.run("forecast") == 0
     source = monitor.client.get_model_version(f"{NAME}-1d", "1").source
     registry.register(source, Decision(True, "of the test", {}), name=f"{NAME}-1d")
     monitor.client.delete_model_version(f"{NAME}-1d", "1")
-    monitor.come(LAST + timedelta(1))
     assert monitor.run("check") == 0
     out = capsys.readouterr().out
     assert f"{NAME}-1d version 1 is not in the registry any more" in out
     assert f"{NAME}-1d version 2 has made no forecast yet" in out
-    assert len(monitor.version().days(OUTCOME)) == 1
+    monitor.come(LAST + timedelta(2))
+    assert monitor.run("check") == 0
+    assert len(monitor.version().days(OUTCOME)) == 2
+    assert len(histories(monitor.client)[f"{NAME}-1d v1, live", "live_skill"]) == 2
 
 
 def test_the_report_opens_with_the_verdict_its_reason_and_what_to_do(monitor, capsys):
@@ -440,3 +446,27 @@ def test_a_command_that_makes_no_sense_is_one_sentence(options, capsys):
     with pytest.raises(SystemExit, match="2"):
         job.main(options)
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_data_that_are_wrong_are_told_where_no_champion_has_made_a_forecast_yet(monitor, capsys):
+    for horizon in (1, 7):
+        name = f"{NAME}-{horizon}d"
+        source = monitor.client.get_model_version(name, "1").source
+        registry.register(source, Decision(True, "of the test", {}), name=name)
+    assert monitor.run("check", today=LAST + timedelta(9)) == 3
+    assert f"STALE on {LAST}: the data." in capsys.readouterr().out
+    assert monitor.run("check", "--retrain", today=LAST + timedelta(9)) == 3
+
+
+def test_the_training_job_is_the_packages_own_whatever_lies_in_the_working_folder(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "train.py").write_text("raise SystemExit('a train.py of somebody else')")
+    monkeypatch.chdir(tmp_path)
+    training_job.cache_clear()
+    assert Path(training_job().__file__) == PROJECT / "train.py"
+
+
+def test_the_training_job_is_installed_beside_the_package():
+    installed = tomllib.loads((PROJECT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    assert installed["py-modules"] == ["train"]
