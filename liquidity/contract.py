@@ -94,6 +94,15 @@ CHAMPION_URI = f"models:/{MODEL_NAME}@{CHAMPION}"
 CLEANED_DATA = "cleaned_data.csv"  # of every run, beside its model
 FORECAST_DATA = "cleaned_data.parquet"  # of a forecast's run
 
+# The ledger of forecasts, a row per coin; what came of them has one column more.
+MADE_ON, TARGET_DATE, ACTUAL = "made_on", "target_date", "actual"
+LEDGER_COLUMNS = [MADE_ON, TARGET_DATE, COIN, "horizon", "model", "version", TARGET, "lower"]
+LEDGER_COLUMNS += ["upper", "p_high", "persistence", "har"]
+# Metrics of the MLflow run of a version's live figures, with the target date as step. The version's
+# tags are called alike, of the last days together; those of each say so.
+LIVE_METRICS = ["live_r2", "live_skill", "live_har_skill", "live_coverage", "live_brier"]
+LIVE_METRICS += ["live_rows"]
+
 
 def registered_name(model_name, horizon):
     """The name in the registry of the models that look `horizon` days ahead."""

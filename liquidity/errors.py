@@ -12,7 +12,7 @@ A message is one or more whole sentences: what is wrong, what was expected, what
 what to do.
 """
 
-OK, FAILED, BAD_INPUT, STOPPED = 0, 1, 2, 130
+OK, FAILED, BAD_INPUT, STALE, STOPPED = 0, 1, 2, 3, 130  # STALE: of the monitor alone
 
 
 def first_line(error):

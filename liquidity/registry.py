@@ -12,6 +12,7 @@ from liquidity.contract import CHAMPION, MODEL_NAME, registered_name
 from liquidity.errors import ModelError, first_line
 from liquidity.model.gate import RULE, champion_number
 from liquidity.model.loading import champion_version
+from liquidity.model.moves import history_lines, move_alias, moves, names_of
 from liquidity.report.summary import print_lines
 from liquidity.report.versions import Listed, live_lines, versions_table
 from liquidity.runs.store import check_store, quieten_mlflow
@@ -64,7 +65,15 @@ def _tags(decision):
 
 def _move_alias(name, version, decision, about=""):
     client = mlflow.MlflowClient()
-    client.set_registered_model_alias(name, decision.role, version)
+    move_alias(
+        name,
+        decision.role,
+        version,
+        before=client.get_registered_model(name).aliases.get(decision.role),
+        by="gate",
+        reason=decision.reason,
+        figures=decision.figures,
+    )
     description = f"{about} Registered as {decision.role}: {decision.reason}."
     client.update_model_version(name, version, description.strip())
 
@@ -83,7 +92,7 @@ def make_champion(name, version):
         raise ModelError(f"{name} version {version}: {first_line(error)}.") from error
     replaced = before.version if before else "none"
     client.set_model_version_tag(name, version, "champion.by_hand_in_place_of", replaced)
-    client.set_registered_model_alias(name, CHAMPION, version)
+    move_alias(name, CHAMPION, version, before=before and before.version, by="hand")
     return replaced
 
 
@@ -144,7 +153,7 @@ def _pages(search, *conditions):
 
 
 def main(argv=None):
-    """List the versions, or move the champion alias by hand; returns the exit code."""
+    """List versions or moves of aliases, or move the champion by hand; returns the exit code."""
     args = parse_arguments(argv)
     quieten_mlflow()
     return run(PROG, lambda: args.job(args), failures=(MlflowException,))
@@ -164,6 +173,7 @@ def parse_arguments(argv):
         return added
 
     add("list", print_versions, "show the versions, their roles and their figures")
+    add("history", print_history, "show every move of the aliases: who served when")
     champion = add(CHAMPION, choose_champion, "choose the served version by hand")
     champion.add_argument("version", help="an existing version's number")
     return parser.parse_args(argv)
@@ -176,6 +186,22 @@ def print_versions(args):
     for name, versions in list_versions(args.model_name).items():
         console.print(versions_table(name, versions))
         print_lines(console, live_lines(versions))
+
+
+def print_history(args):
+    """The job of the command `history`: who served when. Raises ModelError where nobody is known to
+    have.
+    """
+    check_store()
+    found = {name: moves(name) for name in names_of(args.model_name)}
+    if not any(found.values()):
+        raise ModelError(
+            f"No move of an alias is recorded for {args.model_name}: trainings and "
+            f"`liquidity.registry {CHAMPION}` record them from now on; check --model-name."
+        )
+    for name, moved in found.items():
+        if moved:
+            print("\n".join([name, *history_lines(name, moved)]))
 
 
 def choose_champion(args):

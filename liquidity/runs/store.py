@@ -42,7 +42,7 @@ def check_store():
         with ExitStack() as stack:
             # Of two jobs that make the same new store at once, MLflow's migrations fail one.
             for folder in sorted({file.parent for uri in uris if (file := _sqlite_file(uri))}):
-                stack.enter_context(_locked_folder(folder))
+                stack.enter_context(locked_folder(folder))
             for uri in uris:
                 if _sqlite_file(uri):
                     _make_sqlite(uri)
@@ -142,7 +142,7 @@ def _make_sqlite(uri):
 
 
 @contextmanager
-def _locked_folder(folder):
+def locked_folder(folder):
     """Hold a lock on the folder; raises TimeoutError where another process keeps it for long."""
     number = os.open(folder, os.O_RDONLY)
     try:

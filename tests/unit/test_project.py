@@ -13,8 +13,15 @@ import train
 from liquidity import coingecko, eda
 from liquidity.data.market import read_market
 from liquidity.model.packaging import REQUIREMENTS
+from liquidity.monitor import job as monitor
 from liquidity.scoring.job import parse_arguments
 from serve import __main__ as server
+
+
+def monitor_options():
+    """Its action stands without a name; the experiment is for live figures of all runs."""
+    options = vars(monitor.parse_arguments(["check", "--data", "d"]))
+    return {name: value for name, value in options.items() if name != "experiment"}
 
 
 @pytest.mark.parametrize(
@@ -25,6 +32,7 @@ from serve import __main__ as server
         ("eda", {"data": eda.parse_arguments([]).data}),
         ("serve", vars(server.parse_arguments([]))),
         ("score", vars(parse_arguments(["--input", "i", "--output", "o"]))),
+        ("monitor", monitor_options()),
     ],
 )
 def test_mlproject_has_the_jobs_options_with_their_defaults(name, options):
@@ -33,7 +41,8 @@ def test_mlproject_has_the_jobs_options_with_their_defaults(name, options):
     for name, parameter in entry["parameters"].items():
         if "default" in parameter:
             assert str(parameter["default"]) == str(options[name]), name
-        assert f"--{name.replace('_', '-')} {{{name}}}" in entry["command"]
+        option = "" if name == "action" else f"--{name.replace('_', '-')} "
+        assert f"{option}{{{name}}}" in entry["command"]
 
 
 def test_a_changed_requirements_file_is_a_new_conda_environment():

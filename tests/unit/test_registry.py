@@ -1,5 +1,6 @@
 """Versions, aliases and the gate, in a real registry."""
 
+import re
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from liquidity import registry
 from liquidity.contract import CLEANED_DATA
 from liquidity.data.table import inputs_and_target
 from liquidity.model.gate import Decision, _decide, _known, decide
+from liquidity.model.moves import moves
 from liquidity.search.pipeline import build_pipeline, with_forest_params
 
 # Metrics of a candidate that is worth more than what needs no model.
@@ -399,3 +401,67 @@ def test_rolling_back_to_nothing_is_one_sentence(store, table, capsys):
     assert registry.main(["champion", "x", "--model-name", "nobody"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 2
     assert alias(store, "champion") == version
+
+
+def test_every_move_of_an_alias_is_kept_and_printed(store, table, capsys):
+    _, first = add_version(table)
+    _, second = add_version(table)
+    add_version(table, max_depth=1)
+    assert registry.main(["champion", str(first)]) == 0
+    capsys.readouterr()
+    assert registry.main(["history"]) == 0
+    title, *lines = capsys.readouterr().out.splitlines()
+    assert title == NAME
+    assert [
+        re.match(r"  \S+ \S+ (.*?)(?: \(|$)", line)[1] for line in lines
+    ] == ["champion: none -> 1, by gate", "champion: 1 -> 2, by gate",
+            "challenger: none -> 3, by gate", "champion: 2 -> 1, by hand"]  # fmt: skip
+    assert "there was no champion" in lines[0]
+    assert "not below champion version 1" in lines[1]
+    assert "candidate_r2" in lines[1]
+    # A version that is deleted has served all the same.
+    store.delete_model_version(NAME, second)
+    assert [move["to"] for move in moves(NAME)] == ["1", "2", "3", "1"]
+
+
+def test_a_move_that_a_kill_cut_short_is_told_from_one_that_happened(
+    store, table, monkeypatch, capsys
+):
+    _, first = add_version(table)
+    add_version(table, promote="never")
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mlflow.MlflowClient, "set_registered_model_alias", killed)
+        with pytest.raises(KeyboardInterrupt):
+            registry.make_champion(NAME, "2")
+    assert alias(store, "champion") == first
+    assert [move["happened"] for move in moves(NAME)] == [True, True, False]
+    # By other means, which nothing records, and a move from there.
+    store.set_registered_model_alias(NAME, "champion", "2")
+    capsys.readouterr()
+    assert registry.main(["history"]) == 0
+    registry.make_champion(NAME, first)
+    assert [move["happened"] for move in moves(NAME)] == [True, True, True, True]
+
+
+def test_an_alias_that_something_else_has_moved_is_told(store, table, capsys):
+    add_version(table)
+    add_version(table, promote="never")
+    store.set_registered_model_alias(NAME, "champion", "2")
+    assert registry.main(["history"]) == 0
+    assert "now champion: 2, moved by other means" in capsys.readouterr().out
+
+
+def test_a_history_of_nothing_is_one_sentence(store, capsys):
+    assert registry.main(["history"]) == 2
+    assert "No move of an alias is recorded" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["champion"], ["history", "1"]])
+def test_a_command_with_a_word_too_many_or_too_few_is_one_sentence(words, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        registry.main(words)
+    assert "expected champion and a version's number" in capsys.readouterr().err

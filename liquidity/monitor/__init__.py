@@ -1,0 +1,1 @@
+"""Forecasts written down, scored when their day comes, and a champion that went stale replaced."""

@@ -1,0 +1,8 @@
+"""python -m liquidity.monitor forecast|check."""
+
+import sys
+
+from liquidity.monitor.job import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,291 @@
+"""The monitor against kill -9, reordered snapshots, itself, and a year of forecasts."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from datetime import date, timedelta
+
+import numpy as np
+import pandas as pd
+import pytest
+from support import NAME, PROJECT, SHORT, use_copy
+
+import train
+from liquidity.contract import ACTUAL, LIVE_METRICS
+from liquidity.monitor import ledger, live
+from liquidity.monitor.ledger import FORECAST, OUTCOME, Version, as_date, as_day
+from liquidity.monitor.outcomes import new_table
+from liquidity.monitor.reference import unknown_reference
+
+pytestmark = pytest.mark.soak
+
+HORIZONS = (1, 7, 30)
+COLUMNS = ["date", "coin", "price", "24h_volume", "mkt_cap"]
+FIRST = date(2024, 3, 1)  # replayed
+DAYS, KILLS = (20, 4) if SHORT else (130, 20)
+# Every fifth day's snapshot arrives three days late, behind those that came after it.
+LATE, EVERY = 3, 5
+
+# One process that lives through day after day, as cron's would one after the other: the snapshots
+# due arrive, forecasts are made, what has come is scored. After a kill it goes on from the files.
+DRIVER = """
+import sys
+from datetime import date, timedelta
+from pathlib import Path
+import pandas as pd
+from liquidity.monitor import job
+from liquidity.monitor.ledger import as_date
+first, days, late, every = date.fromisoformat(sys.argv[1]), *map(int, sys.argv[2:])
+def due(number):
+    return number + late if number % every == every - 1 else number
+state = Path("day")
+for number in range(int(state.read_text()) if state.exists() else 0, days):
+    state.with_name("day.new").write_text(str(number))
+    state.with_name("day.new").replace(state)
+    for other in range(number + 1):
+        day = first + timedelta(other)
+        if due(other) == number and Path(f"coming/{day}.parquet").exists():
+            Path(f"coming/{day}.parquet").rename(f"snapshots/market_{day}.parquet")
+    if number % 10 == 9:  # many small files take long to read, twice a day
+        files = sorted(Path("snapshots").glob("*.parquet"))
+        Path("past.new").unlink(missing_ok=True)
+        pd.concat(map(pd.read_parquet, files)).to_parquet("past.new")
+        Path("past.new").replace("snapshots/past.parquet")
+        for path in files:
+            if path.name != "past.parquet":
+                path.unlink()
+    options = ["--data", "snapshots", "--ledger", "ledger"]
+    options += ["--today", str(first + timedelta(number + 1))]
+    for action in ("forecast", "check"):
+        code = job.main([action, *options])
+        if code not in (0, 3):
+            sys.exit(code)
+"""
+
+
+def environment(folder):
+    return os.environ | {
+        "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "PYTHONPATH": str(PROJECT),
+    }
+
+
+def live_points(client):
+    """The points of every live metric of each run, by `(name/version, metric)`."""
+    experiment = client.get_experiment_by_name(live.EXPERIMENT)
+    runs = client.search_runs([experiment.experiment_id], max_results=1000)
+    assert "RUNNING" not in {run.info.status for run in runs}
+    runs = [run for run in runs if live.VERSION in run.data.tags]
+    assert len({run.data.tags[live.VERSION] for run in runs}) == len(runs)
+    return {
+        (run.info.run_name, name): client.get_metric_history(run.info.run_id, name)
+        for run in runs
+        for name in LIVE_METRICS
+    }
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory, real_data, empty_store):
+    """A store with champions of a sixth of the real panel's coins before FIRST, and that panel."""
+    path = real_data / "panel/coingecko_daily_2019-01-01_2024-07-14.parquet"
+    frame = pd.read_parquet(path)
+    frame = frame[(pd.factorize(frame["coin"])[0] % 6 == 0) & (frame["date"] >= "2022-01-01")]
+    folder = tmp_path_factory.mktemp("real")
+    (folder / "mlflow.db").write_bytes(empty_store.read_bytes())
+    before = frame["date"] < pd.Timestamp(FIRST)
+    frame[before].to_parquet(folder / "past.parquet")
+    with pytest.MonkeyPatch.context() as patch, use_copy(empty_store, folder, patch):
+        options = ["--data", str(folder / "past.parquet"), "--horizon", "1,7,30", "--cv", "3"]
+        options += ["--n-estimators", "20", "--min-samples-leaf", "50", "--max-features", "0.4"]
+        assert train.main([*options, "--max-samples", "0.1", "--promote", "always"]) == 0
+    return folder, frame
+
+
+def wait_for_day(folder, number, job):
+    """Return once the driver is at the day of that number."""
+    state = folder / "day"
+    while not (state.exists() and int(state.read_text()) >= number):
+        assert job.poll() is None, (folder / "log").read_text()[-3000:]
+        time.sleep(0.05)
+
+
+def test_every_forecast_is_scored_once_whatever_kills_it(real, tmp_path, monkeypatch):
+    store, frame = real
+    days = [FIRST + timedelta(number) for number in range(DAYS)]
+    (tmp_path / "coming").mkdir()
+    (tmp_path / "snapshots").mkdir()
+    near = frame["date"] >= pd.Timestamp(FIRST - timedelta(120))
+    past = near & (frame["date"] < pd.Timestamp(FIRST))
+    frame.loc[past, COLUMNS].to_parquet(tmp_path / "snapshots/past.parquet")
+    for day in days:
+        rows = frame.loc[frame["date"] == pd.Timestamp(day), COLUMNS]
+        rows.to_parquet(tmp_path / f"coming/{day}.parquet")
+    with use_copy(store / "mlflow.db", tmp_path, monkeypatch) as client:
+        command = [sys.executable, "-c", DRIVER, str(FIRST), str(DAYS), str(LATE), str(EVERY)]
+        chance, kills, started = random.Random(1), 0, time.monotonic()
+        while True:
+            with (tmp_path / "log").open("a") as log:
+                job = subprocess.Popen(
+                    command, cwd=tmp_path, env=environment(tmp_path), stdout=log, stderr=log
+                )
+            if kills < KILLS:
+                # Some days on, at any moment of a forecast or a check.
+                wait_for_day(tmp_path, DAYS * (kills + 1) // (KILLS + 1), job)
+                time.sleep(chance.uniform(0, 4))
+                job.send_signal(signal.SIGKILL)
+                assert job.wait() == -signal.SIGKILL, (tmp_path / "log").read_text()[-3000:]
+                kills += 1
+                continue
+            assert job.wait() == 0, (tmp_path / "log").read_text()[-3000:]
+            break
+        seconds = time.monotonic() - started
+        market = pd.read_parquet(tmp_path / "snapshots")
+        liquidity = market["24h_volume"] / market["mkt_cap"].where(market["mkt_cap"] > 0)
+        actual = liquidity.groupby([market["date"], market["coin"]]).last()
+        points, scored = live_points(client), 0
+        for horizon in HORIZONS:
+            version = Version(tmp_path / "ledger", f"{NAME}-{horizon}d", "1", horizon)
+            made, settled = version.days(FORECAST), version.days(OUTCOME)
+            assert len(made) >= DAYS - DAYS // EVERY - 1
+            there = {as_day(day.date()) for day in market["date"].unique()}
+            assert settled == [day + horizon for day in made if day + horizon in there]
+            steps = {}
+            for day in settled:
+                table = ledger.read(version, OUTCOME, day)
+                forecasts = ledger.read(version, FORECAST, day - horizon)
+                pd.testing.assert_frame_equal(table[forecasts.columns], forecasts)
+                assert table["coin"].is_unique
+                keys = pd.MultiIndex.from_product([[pd.Timestamp(as_date(day))], table["coin"]])
+                expected = actual.reindex(keys).to_numpy()
+                np.testing.assert_allclose(table[ACTUAL], expected, rtol=1e-9, atol=1e-12)
+                steps[day] = int(table[ACTUAL].notna().sum())
+                scored += steps[day]
+            for name in LIVE_METRICS:
+                history = points.get((f"{version.name} v1, live", name), [])
+                assert sorted(point.step for point in history) == settled, name
+            rows = points.get((f"{version.name} v1, live", "live_rows"), [])
+            assert {point.step: int(point.value) for point in rows} == steps
+        left = [path.name for path in (tmp_path / "ledger").rglob(".*.partial")]
+        print(f"\n{kills} kills over {DAYS} days in {seconds:.0f} s: {scored:,} forecasts scored, "
+              f"each once; unfinished files left: {len(left)}")  # fmt: skip
+        assert len(left) <= kills
+
+
+def stale_monitor(folder, frame):
+    """A market of the synthetic panel and a champion that has only ever seen six calm coins."""
+    frame = frame.assign(date=pd.to_datetime(frame["date"]))
+    level = np.log10(frame["24h_volume"] / frame["mkt_cap"] + 1e-3)
+    wild = level.groupby(frame["coin"]).agg(lambda each: each.diff().std())
+    calm = frame[frame["coin"].isin(wild.nsmallest(6).index)]
+    calm[COLUMNS].to_parquet(folder / "calm.parquet")
+    options = ["--horizon", "1", "--n-estimators", "20", "--min-samples-leaf", "20", "--cv", "3"]
+    options += ["--max-features", "0.4", "--max-samples", "0.5", "--promote", "always"]
+    assert train.main(["--data", str(folder / "calm.parquet"), *options]) == 0
+    (folder / "snapshots").mkdir()
+    last = frame["date"].max()
+    before = frame["date"] < last - pd.Timedelta(days=1)
+    frame.loc[before, COLUMNS].to_parquet(folder / "snapshots/past.parquet")
+    return frame, last
+
+
+def command(action, *options, today):
+    return [sys.executable, "-m", "liquidity.monitor", action, "--data", "snapshots", "--ledger",
+            "ledger", "--today", str(today), *options]  # fmt: skip
+
+
+def test_two_checks_at_once_train_a_stale_champion_once(tmp_path, monkeypatch, empty_store, panel):
+    with use_copy(empty_store, tmp_path, monkeypatch) as client:
+        frame, last = stale_monitor(tmp_path, panel[0])
+        day = (last - pd.Timedelta(days=1)).date()
+        run = {"cwd": tmp_path, "env": environment(tmp_path)}
+        subprocess.run(command("forecast", today=day), check=True, **run)
+        rows = frame.loc[frame["date"] == pd.Timestamp(day), COLUMNS]
+        rows.to_parquet(tmp_path / "snapshots/new.parquet")
+        today = day + timedelta(1)
+        jobs = [
+            subprocess.Popen(command("check", "--retrain", today=today), text=True,
+                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **run)
+            for _ in range(2)
+        ]  # fmt: skip
+        said = [job.communicate(timeout=300)[0] for job in jobs]
+        assert [job.returncode for job in jobs] == [0, 0], said
+        assert all("its intervals held" in text for text in said)
+        versions = client.search_model_versions(f"name = '{NAME}-1d'")
+        assert sorted(int(version.version) for version in versions) == [1, 2]
+        assert str(client.get_model_version_by_alias(f"{NAME}-1d", "champion").version) == "2"
+        assert {len(history) for history in live_points(client).values()} == {1}
+
+
+@pytest.mark.parametrize("seconds", [3, 5, 7, 9, 11] if not SHORT else [7])
+def test_a_training_that_is_killed_is_done_once_by_the_next_check(
+    tmp_path, monkeypatch, empty_store, panel, seconds
+):
+    with use_copy(empty_store, tmp_path, monkeypatch) as client:
+        frame, last = stale_monitor(tmp_path, panel[0])
+        day = (last - pd.Timedelta(days=1)).date()
+        run = {"cwd": tmp_path, "env": environment(tmp_path)}
+        subprocess.run(command("forecast", today=day), check=True, **run)
+        rows = frame.loc[frame["date"] == pd.Timestamp(day), COLUMNS]
+        rows.to_parquet(tmp_path / "snapshots/new.parquet")
+        again = command("check", "--retrain", today=day + timedelta(1))
+        job = subprocess.Popen(again, **run)
+        time.sleep(seconds)
+        job.send_signal(signal.SIGKILL)
+        job.wait()
+        assert subprocess.run(again, **run).returncode == 0
+        versions = client.search_model_versions(f"name = '{NAME}-1d'")
+        assert len([v for v in versions if v.description]) == 2
+        assert str(client.get_model_version_by_alias(f"{NAME}-1d", "champion").version) != "1"
+        runs = client.search_runs(
+            [each.experiment_id for each in client.search_experiments()], max_results=1000
+        )
+        assert "RUNNING" not in {each.info.status for each in runs}
+
+
+def test_a_years_ledger_is_checked_in_a_minute(tmp_path, monkeypatch, forecasts):
+    """1,000 coins, three horizons, a snapshot a day; nothing has been scored before."""
+    days, coins, last = (60 if SHORT else 365), 1000, date(2026, 6, 30)
+    chance = np.random.default_rng(0)
+    with use_copy(forecasts / "mlflow.db", tmp_path, monkeypatch) as client:
+        client.create_registered_model(f"{NAME}-30d")
+        first = client.get_model_version(f"{NAME}-7d", "1")
+        client.create_model_version(f"{NAME}-30d", first.source, first.run_id)
+        client.set_registered_model_alias(f"{NAME}-30d", "champion", "1")
+        names = np.array([f"Coin {number}" for number in range(coins)])
+        (tmp_path / "snapshots").mkdir()
+        for back in range(days):
+            day = last - timedelta(back)
+            volume, cap = 10 ** chance.normal([[6.5]] * 1 + [[8]], 0.5, (2, coins))
+            rows = {"date": str(day), "coin": names, "price": 1.0, "24h_volume": volume}
+            pd.DataFrame(rows | {"mkt_cap": cap}).to_csv(
+                tmp_path / f"snapshots/{day}.csv", index=False
+            )
+        for horizon in HORIZONS:
+            version = Version(tmp_path / "ledger", f"{NAME}-{horizon}d", "1", horizon)
+            registered = client.get_model_version(version.name, "1")
+            reference = unknown_reference("of the test") | {"run_id": registered.run_id}
+            ledger.write_reference(version, reference)
+            for back in range(days):
+                liquidity = 10 ** chance.normal(-1.5, 0.7, coins)
+                ends = {"lower": liquidity / 30, "upper": liquidity * 30, "p_high": 0.1}
+                columns = {"liquidity": liquidity, **ends, "persistence": liquidity * 1.5}
+                made = as_day(last) - horizon - back
+                table = new_table(version, made, names, columns | {"har": liquidity * 1.2})
+                ledger.write(version.file(FORECAST, made), table, clock=made + 1)
+        started = time.monotonic()
+        job = subprocess.Popen(
+            command("check", today=last + timedelta(1)), cwd=tmp_path, env=environment(tmp_path)
+        )
+        _, status, used = os.wait4(job.pid, 0)
+        job.returncode = os.waitstatus_to_exitcode(status)
+        seconds, megabytes = time.monotonic() - started, used.ru_maxrss / 1024
+        print(f"\n{3 * days * coins:,} forecasts in {seconds:.1f} s and {megabytes:,.0f} MB")
+        assert job.returncode in (0, 3)
+        points = live_points(client)
+        assert {len(history) for history in points.values()} == {days}
+        assert seconds < 60
+        assert megabytes < 1500
