@@ -10,7 +10,7 @@ import pandas as pd
 
 from liquidity.backfill import fetch_history
 from liquidity.command import Parser, run, whole_number
-from liquidity.contract import COIN, DATE
+from liquidity.contract import COIN, DATE, HIGH_24H, LOW_24H
 from liquidity.data.coingecko import BASE_URL, find_server
 from liquidity.data.listing import PAGE_SIZE, fetch_page
 from liquidity.data.market import api_frame
@@ -21,7 +21,7 @@ from liquidity.terminal import Terminal
 
 PROG = "liquidity.coingecko"
 # Columns of /coins/markets that no history has: who does not keep them now never gets them.
-EXTRA = ["high_24h", "low_24h", "circulating_supply", "total_supply", "max_supply"]
+EXTRA = [HIGH_24H, LOW_24H, "circulating_supply", "total_supply", "max_supply"]
 MOST_DAYS = 10_000  # more than there are since Bitcoin's first block
 
 
@@ -90,7 +90,7 @@ def write_snapshot(coins, path):
     returns its frame.
     """
     records = list(coins.values())
-    frame = api_frame(records, origin=path)
+    frame = api_frame(records, origin=path).drop(columns=EXTRA, errors="ignore")
     # A line break in a name would end the row where it is read.
     frame[COIN] = [" ".join(coin["name"].split()) for coin in records]
     frame.insert(frame.columns.get_loc(COIN), "id", list(coins))

@@ -13,6 +13,7 @@ from liquidity.contract import COIN, DATE, ID, UNKNOWN_NAMES
 from liquidity.data.cells import encoded, parse_names
 from liquidity.data.content import in_memory
 from liquidity.data.layout import lay_out
+from liquidity.errors import MarketDataError
 from liquidity.model.model import NOT_ALLOWED, coin_number
 
 # What a spreadsheet may run when it opens a CSV file, and what begins alike and is harmless.
@@ -74,10 +75,13 @@ def parse_inputs(table, layout, model, coins=None):
 
 def _coins(layout, table, coins):
     """The number of each row's coin, as `Forecast.parse` has them, of shape (rows,)."""
-    cells = layout.cells(table, COIN)
+    try:
+        cells, _ = parse_names(layout.cells(table, COIN))
+    except ValueError as error:
+        raise MarketDataError(f"column {COIN}: {error}.") from error
     if layout.has(ID):  # then it tells the coins apart, whatever they are called
         ids, unknown = parse_names(layout.cells(table, ID).cast(pa.string()))
-        cells = pc.if_else(pa.array(unknown), cells.cast(pa.string()), ids)
+        cells = pc.if_else(pa.array(unknown), cells, ids)
     distinct, codes = encoded(cells)
     numbers = map(partial(coin_number, coins=coins), distinct.to_pylist())
     return np.array([*numbers, np.nan])[codes]

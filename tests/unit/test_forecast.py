@@ -397,7 +397,7 @@ def test_a_file_whose_coins_are_numbers_is_refused_by_the_columns_name(
     command = ["--model-uri", "models:/crypto-liquidity-7d@champion"]
     command += ["--input", str(tmp_path / "in.parquet"), "--output", str(tmp_path / "out.csv")]
     assert score(command) == 2
-    assert "column coin: expected text, got int64" in capsys.readouterr().err
+    assert "column coin: expected names as text, got int64" in capsys.readouterr().err
     assert not (tmp_path / "out.csv").exists()
 
 
