@@ -5,7 +5,7 @@ import re
 from io import StringIO
 from urllib.parse import quote
 
-from flask import Blueprint, Response, abort, render_template, request, url_for
+from flask import Blueprint, Response, abort, current_app, render_template, request, url_for
 
 from liquidity.contract import COIN, FRACTION, INPUTS, RATIO, percent
 from liquidity.scoring.blocks import SCORES
@@ -130,6 +130,7 @@ def _page(*, values=None, errors=None, **context):
     if found:
         context["examples"] = verdict.examples(found.model, known)
         context["template"] = _template(known)
+    context["market"] = bool(current_app.extensions["market"].folder)
     fields = {name: INPUTS[name] for name in known["features"]}
     return render_template(
         "index.html",

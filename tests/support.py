@@ -27,6 +27,7 @@ import numpy as np
 import pyarrow
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from werkzeug.serving import make_server
 
 from liquidity.contract import COVERAGE, EPSILON
 from liquidity.data.table import describe_target, inputs_and_target
@@ -560,3 +561,28 @@ def declared_as_gigabytes(names):
     footer = b"\x15\x02\x19" + bytes([len(names) + 1 << 4 | 12]) + schema
     footer += b"\x16" + number(1) + b"\x19\x1c" + group + b"\x00"
     return body + footer + struct.pack("<I", len(footer)) + b"PAR1"
+
+
+@contextmanager
+def listening(app):
+    """The address at which the application is served, during the with block."""
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def found_by(axe, page):
+    """What axe finds wrong with a page: rule, place and why."""
+    page.evaluate(axe)
+    answer = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
+    return [
+        (rule["id"], node["target"], node["failureSummary"])
+        for rule in answer["violations"]
+        for node in rule["nodes"]
+    ]

@@ -1,13 +1,11 @@
 """The page in a real browser: by keyboard, with errors, without JavaScript, on a phone."""
 
-import threading
-from contextlib import closing, contextmanager
+from contextlib import closing
 
 import pandas as pd
 import pytest
 from playwright.sync_api import expect
-from support import CHROMIUM, COLUMNS, GOOD, ROW, standing_app
-from werkzeug.serving import make_server
+from support import CHROMIUM, COLUMNS, GOOD, ROW, found_by, listening, standing_app
 
 HIGH = {"24h_volume": "57934969077", "mkt_cap": "79965155138", "1h": "-0.001", "price": "1"}
 
@@ -25,20 +23,6 @@ INTO_CLIPBOARD = """text => {
 def type_in(page, values):
     for name, value in values.items():
         page.fill(f"[name='{name}']", value)
-
-
-@contextmanager
-def listening(app):
-    """The address at which the application is served, during the with block."""
-    server = make_server("127.0.0.1", 0, app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 @pytest.fixture(scope="module")
@@ -443,17 +427,6 @@ SCREENS = {
     "dark": ({"color_scheme": "dark"}, [refused, summed_up]),
     "phone": ({"viewport": {"width": 360, "height": 740}}, [refused]),
 }
-
-
-def found_by(axe, page):
-    """What axe finds wrong with a page: rule, place and why."""
-    page.evaluate(axe)
-    answer = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
-    return [
-        (rule["id"], node["target"], node["failureSummary"])
-        for rule in answer["violations"]
-        for node in rule["nodes"]
-    ]
 
 
 @pytest.mark.parametrize("screen", SCREENS)

@@ -1,0 +1,63 @@
+"""The market's pages in a real browser: by axe, on a phone, dark, without JavaScript."""
+
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from support import found_by, listening, standing_app
+
+
+@pytest.fixture(scope="module")
+def site(inner, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("snapshots")
+    coins = [
+        pd.DataFrame(
+            {
+                "date": pd.date_range("2026-05-01", periods=60),
+                "coin": f"Coin {n}", "symbol": f"c{n}", "price": 1.5,
+                "24h_volume": 1e6 * n * (1.2 + np.sin(np.arange(60))), "mkt_cap": 1e8,
+            }
+        )
+        for n in range(1, 130)
+    ]  # fmt: skip
+    pd.concat(coins).to_parquet(folder / "market.parquet")
+    with standing_app(inner, SNAPSHOTS=str(folder), FORECASTS="") as app, listening(app) as url:
+        for _ in range(600):
+            if app.test_client().get("/coins").status_code == 200:
+                break
+            time.sleep(0.1)
+        yield url
+
+
+@pytest.mark.parametrize(
+    "screen",
+    [
+        {"viewport": {"width": 1280, "height": 900}},
+        {"viewport": {"width": 390, "height": 844}, "color_scheme": "dark"},
+    ],
+    ids=["desktop", "phone, dark"],
+)
+@pytest.mark.parametrize("path", ["/market", "/market?q=nothing", "/coins/Coin 7?position=1M", "/"])
+def test_axe_finds_nothing_and_nothing_is_wider_than_the_screen(browser, axe, site, screen, path):
+    page = browser.new_context(**screen).new_page()
+    page.goto(site + path)
+    assert not found_by(axe, page)
+    wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert page.evaluate(wide) <= 0
+
+
+def test_a_coin_is_found_and_traded_without_javascript(browser, site):
+    page = browser.new_context(java_script_enabled=False).new_page()
+    page.goto(site)
+    page.get_by_role("link", name="The market").click()
+    page.get_by_label("Coin or symbol").fill("C99")
+    page.get_by_label("Coin or symbol").press("Enter")
+    page.get_by_role("link", name="Coin 99").click()
+    page.get_by_label("Share of a day's volume").fill("10%")
+    page.get_by_label("Share of a day's volume").press("Enter")
+    assert "10 % of the volume of 2026-06-29" in page.content()
+    page.get_by_role("link", name="The market").click()
+    page.get_by_role("link", name="Price").click()
+    page.get_by_role("link", name="Next 29").click()
+    assert page.get_by_role("row").count() == 30
