@@ -35,7 +35,7 @@ class Vendor(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self, coins=3, *, now=None, series=series):
-        super().__init__(("127.0.0.1", 0), _Request)
+        super().__init__(("127.0.0.1", 0), _VendorRequest)
         self.url = f"http://127.0.0.1:{self.server_port}/api/v3"
         self.ids = [f"coin-{number}" for number in range(1, coins + 1)]
         self.now, self.series = now, series
@@ -100,7 +100,22 @@ class Vendor(ThreadingHTTPServer):
         return (self._heard - 1) % (calls + refusals) >= calls
 
 
-class _Request(BaseHTTPRequestHandler):
+class Request(BaseHTTPRequestHandler):
+    """A request, and how it is answered."""
+
+    def answer(self, status, headers, body):
+        body = body if isinstance(body, bytes) else json.dumps(body).encode()
+        self.send_response(status)
+        for name, value in {"Content-Length": len(body), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args):
+        """Keep the test's output free of requests."""
+
+
+class _VendorRequest(Request):
     def do_GET(self):
         address = urlsplit(self.path)
         path = address.path.removeprefix("/api/v3")
@@ -118,17 +133,6 @@ class _Request(BaseHTTPRequestHandler):
         self.answer(200, {}, self.server.chart(id, query))
         self.server.answered[id] += 1
         return None
-
-    def answer(self, status, headers, body):
-        body = body if isinstance(body, bytes) else json.dumps(body).encode()
-        self.send_response(status)
-        for name, value in {"Content-Length": len(body), **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *args):
-        """Keep the test's output free of requests."""
 
 
 def cut_off(request):

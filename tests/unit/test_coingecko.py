@@ -1,21 +1,20 @@
 """Fetching from a local server that plays CoinGecko, with its limits and its failures."""
 
 import email.utils
-import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
 import pandas as pd
 import pytest
 from support import PROJECT, coin
+from vendor import Request, cut_off, hang_up
 
 from liquidity import coingecko
 from liquidity.data import coingecko as api
@@ -24,7 +23,7 @@ from liquidity.data.market import read_market
 KEYS = (api.DEMO_KEY, api.PRO_KEY)
 
 
-class Api(BaseHTTPRequestHandler):
+class Api(Request):
     """Plays the answers of `server.answers` in turn, the last one again and again."""
 
     def do_GET(self):
@@ -36,15 +35,7 @@ class Api(BaseHTTPRequestHandler):
         if answer is None:
             return
         status, headers, body = answer if isinstance(answer, tuple) else (200, {}, answer)
-        body = body if isinstance(body, bytes) else json.dumps(body).encode()
-        self.send_response(status)
-        for name, value in {"Content-Length": len(body), **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *args):
-        """Keep the test's output free of requests."""
+        self.answer(status, headers, body)
 
 
 @pytest.fixture
@@ -268,17 +259,6 @@ def test_a_wait_of_an_hour_is_not_waited_for(play, tmp_path, capsys):
     assert fetch(tmp_path) == 1
     assert "asks to wait 3600 s: wait some minutes or fetch fewer --pages, or" in error_of(capsys)
     assert len(server.requests) == 1
-
-
-def cut_off(request):
-    request.send_response(200)
-    request.send_header("Content-Length", "1000")
-    request.end_headers()
-    request.wfile.write(b"[{")
-
-
-def hang_up(request):
-    request.connection.shutdown(socket.SHUT_RDWR)
 
 
 HTML = (200, {"Content-Type": "text/html"}, b"<html>\n<h1>Please log in</h1>")
