@@ -1,14 +1,13 @@
 """The market's doors: the ranking, a coin's page, and the same as JSON."""
 
-import csv
-import io
-
 import numpy as np
+import pyarrow as pa
 from flask import Blueprint, Response, current_app, render_template, request, url_for
 
 from liquidity.contract import COIN, HIGH, LOW, MARKET_CAP, PRICE, RATIO, VOLUME, percent
 from liquidity.data.cells import number
 from liquidity.report.formatting import short_number
+from liquidity.scoring.blocks import csv_header, csv_lines, without_formulas
 from serve import charts
 from serve.inputs import CSV, InputError
 from serve.outlook import SHARE, iso
@@ -187,25 +186,19 @@ def _shown(outlook, n):
 
 def _csv(outlook, rows):
     """The rows as CSV, of which no cell is a formula for a spreadsheet."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
     names = ["rank", COIN, "symbol", "date", PRICE, VOLUME, MARKET_CAP, "liquidity", "level",
              "rank_change", "days_used", "days_late"]  # fmt: skip
     ahead = ["date", "liquidity", "lower", "upper", "p_high"]
-    writer.writerow([*names, *(f"{name}_{h}d" for h in outlook.forecasts for name in ahead)])
-    for n in rows.tolist():
-        row = outlook.row(n)
-        cells = [row[name] for name in names]
-        cells += [each[name] for each in row["forecasts"] for name in ahead]
-        writer.writerow(["" if cell is None else _harmless(cell) for cell in cells])
+    known = [outlook.row(n) for n in rows.tolist()]
+    columns = {name: [row[name] for row in known] for name in names}
+    for at, horizon in enumerate(outlook.forecasts):
+        for name in ahead:
+            columns[f"{name}_{horizon}d"] = [row["forecasts"][at][name] for row in known]
+    table = without_formulas(pa.table(columns))
+    text = csv_header(table.column_names) + csv_lines(table)
     name = f"market_{iso(outlook.newest_day)}.csv"
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-    return Response(file.getvalue(), mimetype=CSV, headers=headers)
-
-
-def _harmless(cell):
-    risky = isinstance(cell, str) and cell.lstrip()[:1] in ("=", "+", "-", "@", "\t", "\r")
-    return f"'{cell}" if risky else cell
+    return Response(text, mimetype=CSV, headers=headers)
 
 
 def _test_figures(metrics):
