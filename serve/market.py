@@ -122,6 +122,8 @@ class Market:
         self._stop.set()
         if self._thread:
             self._thread.join(2)
+            if not self._thread.is_alive():
+                os.close(self._memory)
         if self._reader:
             self._reader.kill()
             self._reader.wait()
@@ -148,9 +150,10 @@ class Market:
                 self._leads = True
         if not self._leads or (self._reader and self._reader.poll() is None):
             return
-        if self._reader and self._reader.returncode:
+        if self._reader:
             LOG.error("the reader of the snapshots ended (%s)", self._reader.returncode)
             self._on_problem()
+            self._reader = None
         if time.monotonic() - self._started < AGAIN_SECONDS:
             return
         self._started = time.monotonic()
@@ -166,8 +169,8 @@ class Market:
         )
 
     def _take_over(self):
-        number, data = _read(self._memory)
-        if data is None or number == self._number:
+        number, data = _read(self._memory, known=self._number)
+        if data is None:
             return
         self._days = unpack(number, data)
         self._number = number
@@ -186,21 +189,27 @@ def _memory():
     return os.memfd_create("liquidity-market", os.MFD_CLOEXEC)
 
 
-def _read(memory):
-    """Number and bytes of the last state; None for bytes where there is none, or half of one."""
-    try:
-        number, offset, length, checksum = HEADER.unpack(os.pread(memory, HEADER.size, 0))
-    except struct.error:
-        return 0, None
+def _read(memory, *, known=0):
+    """Number and bytes of the last state; None for bytes where there is none, half of one, or the
+    one of the number `known`.
+    """
+    number, offset, length, checksum = _header(memory)
+    if number == known:
+        return number, None
     data = os.pread(memory, length, offset)
-    return number, data if number and zlib.crc32(data) == checksum else None
+    return number, data if zlib.crc32(data) == checksum else None
+
+
+def _header(memory):
+    try:
+        return HEADER.unpack(os.pread(memory, HEADER.size, 0))
+    except struct.error:  # nothing has been written yet
+        return 0, START, 0, 0
 
 
 def _write(memory, data):
     """Show `data` from now on; whoever reads meanwhile finds those before."""
-    number, offset, length = 0, START, 0
-    with suppress(struct.error):
-        number, offset, length, _ = HEADER.unpack(os.pread(memory, HEADER.size, 0))
+    number, offset, length, _ = _header(memory)
     # Beside the state before: in front of it where there is room, else behind it.
     place = START if START + len(data) <= offset else offset + length
     os.pwrite(memory, data, place)

@@ -281,6 +281,24 @@ def test_a_killed_reader_is_replaced(tmp_path, monkeypatch):
     assert not readers(tmp_path)
 
 
+def test_that_a_reader_has_ended_is_said_once_for_each(tmp_path, monkeypatch, caplog):
+    """Not in every second until another is started."""
+    monkeypatch.setattr(market, "LOOK_SECONDS", 0.02)
+    write_days(tmp_path / "snapshots", rows_of("Coin", 3))
+    failures = []
+    shown = Market(str(tmp_path / "snapshots"), on_problem=lambda: failures.append(1))
+    try:
+        wait(lambda: days_of(shown, "Coin") == 3)
+        monkeypatch.setattr(market, "AGAIN_SECONDS", 60)
+        (reader,) = readers(tmp_path)
+        os.kill(reader.pid, signal.SIGKILL)
+        wait(lambda: failures)
+        time.sleep(0.5)
+    finally:
+        shown.stop()
+    assert len(failures) == len([r for r in caplog.records if "the reader" in r.message]) == 1
+
+
 def readers(folder):
     return [p for p in psutil.Process().children() if str(folder) in " ".join(p.cmdline())]
 
