@@ -10,7 +10,7 @@ import pandas as pd
 
 from liquidity.backfill import fetch_history
 from liquidity.command import Parser, run, whole_number
-from liquidity.contract import COIN, DATE, HIGH_24H, LOW_24H
+from liquidity.contract import COIN, DATE, HIGH_24H, ID, LOW_24H
 from liquidity.data.coingecko import BASE_URL, find_server
 from liquidity.data.listing import PAGE_SIZE, fetch_page
 from liquidity.data.market import api_frame
@@ -93,7 +93,7 @@ def write_snapshot(coins, path):
     frame = api_frame(records, origin=path).drop(columns=EXTRA, errors="ignore")
     # A line break in a name would end the row where it is read.
     frame[COIN] = [" ".join(coin["name"].split()) for coin in records]
-    frame.insert(frame.columns.get_loc(COIN), "id", list(coins))
+    frame.insert(frame.columns.get_loc(COIN), ID, list(coins))
     for name in EXTRA:
         if name in records[0]:
             frame[name] = [amount(coin[name]) for coin in records]

@@ -86,17 +86,13 @@ def parse_numbers(cells, *, percent=False, decimal_comma=False):
         return np.full(len(cells), np.nan), np.zeros(len(cells), bool)
     if not _is_text(type_):
         return np.full(len(cells), np.nan), ~pc.is_null(cells).to_numpy(zero_copy_only=False)
-    cells = pc.utf8_trim_whitespace(_plain_text(cells))
-    if not decimal_comma:
-        unknown = pc.is_in(pc.utf8_lower(cells), pa.array(UNKNOWN))
+    for plain in () if decimal_comma else (_plain_text, _without_unknown):
         try:
-            values = pc.cast(pc.if_else(unknown, None, cells), pa.float64())
+            values = pc.cast(plain(cells), pa.float64()).to_numpy(zero_copy_only=False)
         except pa.ArrowInvalid:
-            pass  # money, or no number
-        else:
-            values = values.to_numpy(zero_copy_only=False)
-            return values / 100 if percent else values, np.zeros(len(values), bool)
-    text = cells.to_pandas().astype("str")
+            continue  # padding and marks for unknown, or then money or no number
+        return values / 100 if percent else values, np.zeros(len(values), bool)
+    text = pc.utf8_trim_whitespace(_plain_text(cells)).to_pandas().astype("str")
     if decimal_comma:
         comma = text.str.fullmatch(DECIMAL_COMMA).fillna(False).astype(bool)
         text = text.mask(comma, text.str.replace(".", "").str.replace(",", "."))
@@ -269,6 +265,12 @@ def _is_text(type_):
         type_ = type_.value_type
     kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
     return any(kind(type_) for kind in kinds)
+
+
+def _without_unknown(cells):
+    """The texts without padding, null where they say that a value is not known."""
+    texts = pc.utf8_trim_whitespace(_plain_text(cells))
+    return pc.if_else(pc.is_in(pc.utf8_lower(texts), pa.array(UNKNOWN)), None, texts)
 
 
 def _plain_text(cells):

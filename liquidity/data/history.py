@@ -17,7 +17,16 @@ from itertools import chain
 import pyarrow as arrow
 from pyarrow import parquet
 
-from liquidity.contract import CHANGE_1H, COIN, DATE, MARKET_CAP, PRICE, SYMBOL, VOLUME
+from liquidity.contract import (
+    CHANGE_1H,
+    COIN,
+    DATE,
+    ID,
+    MARKET_CAP,
+    PRICE,
+    SYMBOL,
+    VOLUME,
+)
 from liquidity.errors import MarketDataError, first_line
 from liquidity.output import replaced
 
@@ -30,7 +39,7 @@ TIME = "%Y-%m-%dT%H%M%SZ"
 SCHEMA = arrow.schema(
     [
         (DATE, arrow.timestamp("us")),
-        ("id", arrow.string()),
+        (ID, arrow.string()),
         (COIN, arrow.string()),
         (SYMBOL, arrow.string()),
         (PRICE, arrow.float64()),
@@ -56,9 +65,9 @@ def covered(out):
             continue
         try:
             start = date.fromisoformat(named[1]) - timedelta(days=int(named[2]))
-            rows = parquet.read_table(path, columns=["id", DATE])
-            newest = rows.group_by("id").aggregate([(DATE, "max")])
-            pairs = zip(*(newest[name].to_pylist() for name in ("id", f"{DATE}_max")), strict=True)
+            rows = parquet.read_table(path, columns=[ID, DATE])
+            newest = rows.group_by(ID).aggregate([(DATE, "max")])
+            pairs = zip(*(newest[name].to_pylist() for name in (ID, f"{DATE}_max")), strict=True)
             reached = {coin: last.date() for coin, last in pairs}
         except (OSError, ValueError, OverflowError, AttributeError, arrow.ArrowException) as error:
             raise MarketDataError(

@@ -80,29 +80,30 @@ def lay_out(opened, origin, wanted, needed):
     if {ID, COIN, DATE} <= columns.keys() and _numbers_rows(layout, first):
         layout = replace(layout, columns={n: c for n, c in columns.items() if n != ID})
         notes.append(ROW_NUMBERS)
-    blocks = itertools.chain([first], source.blocks)
-    # What the first block leaves open, the first of the others decides that can.
-    rest = itertools.chain([first], _blocks_behind_first(opened))
+
+    def decided(ask):
+        """What the first block says that does, the file being opened again only if it must be."""
+        answers = map(ask, itertools.chain([first], _blocks_behind_first(opened)))
+        return next((answer for answer in answers if answer is not None), None)
+
     numbers = [position for name, (position, _) in columns.items() if name in NUMBERS]
+
+    def decimal_commas(block):
+        return cells.has_decimal_commas([block.column(n) for n in numbers], source.separator)
+
     try:
         if source.separator:
-            decided = (
-                cells.has_decimal_commas([block.column(n) for n in numbers], source.separator)
-                for block in rest
-            )
-            layout = replace(layout, decimal_comma=bool(_first_known(decided)))
+            layout = replace(layout, decimal_comma=bool(decided(decimal_commas)))
         if DATE in columns and cells.has_either_day(layout.cells(first, DATE)):
-            decided = (
-                cells.is_day_first(layout.cells(block, DATE))
-                for block in itertools.chain([first], _blocks_behind_first(opened))
-            )
-            layout = replace(layout, day_first=_first_known(decided))
+            day_first = decided(lambda block: cells.is_day_first(layout.cells(block, DATE)))
+            layout = replace(layout, day_first=day_first)
     except ValueError as error:
         raise MarketDataError(f"{origin}: {error}.") from error
     if layout.decimal_comma:
         notes.append("commas are decimal ones")
     if layout.day_first is not None:
         notes.append(f"dates have the {'day' if layout.day_first else 'month'} first")
+    blocks = itertools.chain([first], source.blocks)
     return replace(source, blocks=blocks), layout, notes
 
 
@@ -148,10 +149,6 @@ def _numbers_rows(layout, block):
 
 def _blocks_behind_first(opened):
     yield from itertools.islice(opened().blocks, 1, None)
-
-
-def _first_known(answers):
-    return next((answer for answer in answers if answer is not None), None)
 
 
 def _export_coin(names, origin):

@@ -44,6 +44,7 @@ class Recent:
     def __init__(self, folder):
         self._folder = folder
         self._files = {}
+        self._away = False  # the folder, or what it holds
         self.problems = []
 
     def update(self):
@@ -52,12 +53,14 @@ class Recent:
             paths = snapshot_files(self._folder)
         except (MarketDataError, OSError) as error:
             # A folder that is away for a moment takes nothing with it.
+            self._away = True
             changed, self.problems = self.problems != [str(error)], [str(error)]
             return changed
         before = {path: file.identity for path, file in self._files.items()}
         now = {path: _identity(path) for path in paths}
-        if now == before and not self._folder_was_away:
+        if now == before and not self._away:
             return False
+        self._away = False
         if before.keys() - now.keys():  # what is newest may be older now
             before = {}
         newest = self._newest()
@@ -68,10 +71,6 @@ class Recent:
         self._files = {path: self._files[path] for path in paths}
         self.problems = [file.problem for file in self._files.values() if file.problem]
         return True
-
-    @property
-    def _folder_was_away(self):
-        return bool(self.problems) and not any(file.problem for file in self._files.values())
 
     def rows(self):
         """The rows of all files, sorted by coin and date, one of a coin and date: the columns of
