@@ -109,6 +109,12 @@ def test_no_test_module_imports_another():
         assert not imports_of(path, {}) & tests.keys(), path
 
 
+def test_no_two_test_modules_have_one_name():
+    """Pytest takes the second for the first, and does not collect it where no caches are."""
+    names = [path.name for path in (PROJECT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
+
+
 def test_no_constant_is_written_out_in_a_text():
     """A changed threshold, coverage or target would make such a text a lie."""
     for path in [
