@@ -31,6 +31,7 @@ from support import (
     memory,
     post,
     raw,
+    wait_for_workers,
     workers_of,
 )
 
@@ -103,14 +104,12 @@ def seconds_until_all_follow(url, load, version):
 
 def test_killed_workers_cost_at_most_the_requests_they_held(registry, start_serve):
     server = start_serve(workers=2, MLFLOW_TRACKING_URI=mlflow.get_tracking_uri())
-    time.sleep(4)
     with Load(server.url) as load:
-        for _ in range(KILLS):
+        for killed in range(KILLS):
+            time.sleep(6)  # a worker that dies within 5.5 seconds is taken for a crash loop
             os.kill(workers_of(server)[0], signal.SIGKILL)
-            deadline = time.monotonic() + 20
-            while len(workers_of(server)) < 2 and time.monotonic() < deadline:
-                time.sleep(0.1)
-            time.sleep(5)  # a worker that dies within 3.5 seconds is taken for a crash loop
+            # The next kill is for one of two that answer: a new worker needs seconds beside a load.
+            wait_for_workers(server, 3 + killed)
     answered = sum(load.answers.values())
     assert server.poll() is None
     # Each of the four clients may have been talking to it, and have met its closing door once more.

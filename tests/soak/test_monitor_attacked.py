@@ -2,11 +2,14 @@
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from datetime import date, timedelta
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -253,6 +256,16 @@ def test_a_training_that_is_killed_is_done_once_by_the_next_check(
             [each.experiment_id for each in client.search_experiments()], max_results=1000
         )
         assert "RUNNING" not in {each.info.status for each in runs}
+
+
+def highest_memory(pid):
+    """MB that a process has held at most since it began; wait4's ru_maxrss would count what the
+    process held from which it was started, and that is this one with all tests before.
+    """
+    with suppress(OSError):  # it has ended just now
+        if found := re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{pid}/status").read_text()):
+            return int(found[1]) / 1024
+    return 0
 
 
 def test_a_years_ledger_is_checked_in_a_minute(tmp_path, monkeypatch, forecasts):
