@@ -23,10 +23,10 @@ from support import (
     INSTANCES,
     NAME,
     PROJECT,
-    STARTED_SECONDS,
     post,
     raw,
     wait_for_http,
+    wait_for_workers,
     workers_of,
 )
 
@@ -69,9 +69,9 @@ def test_it_serves_swaps_and_ends_within_seconds(start_serve, complete):
     predictions = client.invoke(pd.DataFrame([GOOD, GOOD]), params={"threshold": 0.0})
     assert list(predictions.get_predictions()["level"]) == ["High", "High"]
 
-    # A worker killed is replaced, and the other answers meanwhile. (One that dies within 3.5
+    # A worker killed is replaced, and the other answers meanwhile. (One that dies within 5.5
     # seconds of its start is taken for one that cannot start, and ends the server.)
-    time.sleep(max(0, 4 - (time.monotonic() - started)))
+    time.sleep(max(0, 6 - (time.monotonic() - started)))
     before = workers_of(server)
     os.kill(before[0], signal.SIGKILL)
     answered = []
@@ -79,11 +79,9 @@ def test_it_serves_swaps_and_ends_within_seconds(start_serve, complete):
         with suppress(OSError):  # a connection that the killed one had accepted
             answered.append(post(f"{server.url}/invocations")[0])
     assert answered.count(200) >= 18
-    deadline = time.monotonic() + STARTED_SECONDS
-    while before[0] in workers_of(server) or len(workers_of(server)) < 2:
-        assert time.monotonic() < deadline, "the killed worker is not replaced"
-        time.sleep(0.1)
+    wait_for_workers(server, 3)  # one that is starting would take its time to end
     assert len(workers_of(server)) == 2
+    assert before[0] not in workers_of(server)
 
     started = time.monotonic()
     server.terminate()
@@ -93,19 +91,19 @@ def test_it_serves_swaps_and_ends_within_seconds(start_serve, complete):
 
 def test_sigterm_lets_the_request_in_flight_finish(start_serve):
     server = start_serve()
-    rows = {"instances": [GOOD] * 50_000}
+    rows = {"instances": [GOOD] * 20_000}  # a busy machine has four seconds for them too
     answers = []
     thread = threading.Thread(
         target=lambda: answers.append(post(f"{server.url}/invocations", rows))
     )
     thread.start()
-    time.sleep(0.3)
+    time.sleep(0.2)
     server.terminate()
     thread.join(10)
     assert server.wait(10) == 0
     ((status, answer),) = answers
     assert status == 200
-    assert len(answer["predictions"]) == 50_000
+    assert len(answer["predictions"]) == 20_000
 
 
 def test_workers_end_with_a_killed_parent(start_serve):
