@@ -23,10 +23,8 @@ from functools import lru_cache
 from pathlib import Path
 
 import mlflow
-import numpy as np
 import pyarrow
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 from werkzeug.serving import make_server
 
 from liquidity.contract import COVERAGE, EPSILON
@@ -500,30 +498,6 @@ def mlflow_scoring_server(model_folder, folder, env_manager, *, uri=CHAMPION):
         finally:
             os.killpg(job.pid, signal.SIGTERM)
             job.wait(timeout=20)
-
-
-def add_loop(model):
-    """Let an ONNX forest add to its answer what a loop without an end gives."""
-    body = helper.make_graph(
-        [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Identity", ["v"], ["w"])],
-        "body",
-        [
-            helper.make_tensor_value_info("i", TensorProto.INT64, []),
-            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("v", TensorProto.DOUBLE, [1]),
-        ],
-        [
-            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("w", TensorProto.DOUBLE, [1]),
-        ],
-    )
-    values = {"t": np.array(True), "zero": np.zeros(1)}
-    model.graph.node[0].output[0] = "scores"
-    for name, value in values.items():
-        tensor = numpy_helper.from_array(value)
-        model.graph.node.append(helper.make_node("Constant", [], [name], value=tensor))
-    model.graph.node.append(helper.make_node("Loop", ["", "t", "zero"], ["end"], body=body))
-    model.graph.node.append(helper.make_node("Add", ["scores", "end"], ["liquidity"]))
 
 
 @lru_cache

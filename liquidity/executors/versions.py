@@ -16,7 +16,7 @@ PACKAGES = (
     "pandas",
     "pyarrow",
     "mlflow",
-    "onnxruntime",
+    "llvmlite",
 )
 CODE = "crypto-liquidity code"
 ALL = (*TALKING, *PACKAGES, CODE)

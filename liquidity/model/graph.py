@@ -1,9 +1,8 @@
-"""Is an ONNX file a forest as `compile` writes it, and nothing else? Found out without running it.
+"""The forest in an ONNX file, which models of November 2026 and before have, and nothing else.
 
-ONNX Runtime computes what is constant in a graph as it loads it, so a graph with a loop can hang,
-and one with external data reads files. The package onnx would take every worker seconds and
-megabytes; protobuf is there, since MLflow needs it. What is not declared here is not allowed: the
-file has to have the bytes that its declared fields alone make.
+Neither ONNX Runtime nor the package onnx is needed to read it; protobuf is there, since MLflow
+needs it. What is not declared here is not allowed: the file has to have the bytes that its declared
+fields alone make.
 """
 
 from functools import lru_cache
@@ -13,9 +12,10 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
 from liquidity.errors import ModelError
+from liquidity.model.forest import pack
 
 DOUBLE, UINT8 = 11, 2  # ONNX's numbers of types
-# The fields of onnx.proto that `compile` fills: name, number, type, whether repeated.
+# The fields of onnx.proto that were filled: name, number, type, whether repeated.
 INT, TEXT, BYTES = "int64", "string", "bytes"
 MESSAGES = {
     "Dim": [("value", 1, INT, False), ("param", 2, TEXT, False)],
@@ -65,25 +65,49 @@ OTHERS = {"n_targets", "aggregate_function", "tree_roots", "leaf_targetids", "le
 MISSING = "nodes_missing_value_tracks_true"  # models of format 2 lack it
 
 
-def check_forest(onnx_bytes, *, inputs):
-    """Raise ModelError, a clause without its end, where `onnx_bytes` are not one TreeEnsemble over
-    `inputs` numbers whose every branch leads on to a leaf.
+def read_graph(data, *, inputs):
+    """The arrays of a Forest from the bytes of an ONNX file; raises ModelError, a clause without
+    its end, where they are not one TreeEnsemble over `inputs` numbers whose every branch leads on
+    to a leaf.
     """
     try:
-        model = _model_class().FromString(onnx_bytes)
+        model = _model_class().FromString(data)
         model.DiscardUnknownFields()
         # In the order of their numbers, as protobuf writes them everywhere.
-        declared = model.SerializeToString() == onnx_bytes
+        declared = model.SerializeToString() == data
     except DecodeError as error:
         raise ModelError("its forest.onnx is no ONNX file") from error
     if not declared or len(model.graph.node) != 1 or not _is_ensemble(model, inputs):
         raise ModelError(
-            "its forest.onnx is more, or other, than the one TreeEnsemble that train.py writes"
+            "its forest.onnx is more, or other, than the one TreeEnsemble that train.py wrote"
         )
+    attributes = {each.name: each for each in model.graph.node[0].attribute}
     try:
-        _check_trees({each.name: each for each in model.graph.node[0].attribute}, inputs)
+        ints, thresholds, weights = _checked_trees(attributes, inputs)
     except (ValueError, IndexError, KeyError) as error:
         raise ModelError(f"the trees of its forest.onnx are broken ({error})") from error
+    return _packed(ints, thresholds, weights)
+
+
+def _packed(ints, thresholds, weights):
+    """Leaves come behind the inner nodes; their weights were divided by the number of trees."""
+    inner = len(thresholds)
+    none, zeros = np.full(len(weights), -1), np.zeros(len(weights))
+    left, right = (
+        np.append(np.where(ints[f"nodes_{side}leafs"], child + inner, child), none)
+        for side in ("true", "false")
+        for child in (ints[f"nodes_{side}nodeids"],)
+    )
+    return pack(
+        feature=np.append(ints["nodes_featureids"], none + 1),
+        threshold=np.append(thresholds, zeros),
+        missing_left=np.append(ints[MISSING] == 1, none == 0),
+        left=left,
+        right=right,
+        value=np.append(np.zeros(inner), weights),
+        roots=ints["tree_roots"],
+        divisor=1,
+    )
 
 
 def _is_ensemble(model, inputs):
@@ -105,7 +129,8 @@ def _described(value):
     return value.name, tensor.elem_type, [dim.value for dim in tensor.shape.dim]
 
 
-def _check_trees(attributes, inputs):
+def _checked_trees(attributes, inputs):
+    """The numbers of nodes and roots by name, thresholds and leaves."""
     ints = {
         name: np.fromiter(attributes[name].ints, np.int64, len(attributes[name].ints))
         for name in (*NODES, "tree_roots", "leaf_targetids")
@@ -115,8 +140,9 @@ def _check_trees(attributes, inputs):
     _demand(count > 0, "there is no node")
     tensors = {name: _tensor(attributes[name].t, *kind) for name, kind in NODE_TENSORS.items()}
     per_node = [*(ints[name] for name in NODES), *tensors.values()]
-    if MISSING in attributes:
-        per_node.append(attributes[MISSING].ints)
+    missing = attributes[MISSING].ints if MISSING in attributes else np.zeros(count)
+    ints[MISSING] = np.asarray(missing, np.int64)
+    per_node.append(missing)
     _demand(all(len(values) == count for values in per_node), "nodes lack a value")
     _demand(_within(ints["nodes_featureids"], inputs), "a node asks for no column")
     _demand(not tensors["nodes_modes"].any(), "a node compares in another way")
@@ -137,6 +163,7 @@ def _check_trees(attributes, inputs):
         # A branch that led back would never end.
         inner = child[~leaf]
         _demand((inner > np.flatnonzero(~leaf)).all() and _within(inner, count), "a branch ends")
+    return ints, tensors["nodes_splits"], weights
 
 
 def _within(values, count):

@@ -5,9 +5,8 @@ import hashlib
 import json
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 
 import mlflow
 import numpy as np
@@ -23,17 +22,23 @@ from liquidity.contract import (
     DATE,
     FEATURES,
     FORECAST_FEATURES,
+    INPUTS,
+    LARGEST,
     MODEL_NAME,
 )
 from liquidity.errors import ModelError, first_line
-from liquidity.model.graph import check_forest
+from liquidity.model.forest import read as read_forest
+from liquidity.model.graph import read_graph
 from liquidity.model.metadata import check_metadata
+from liquidity.model.model import Forecast, Forest, SameDay
 from liquidity.runs.destination import check_files
 from liquidity.runs.store import check_store
 from liquidity.scratch import scratch_folder
 
-# All that is fetched of a model.
-FILES = ("MLmodel", "model.py", "artifacts/forest.onnx", "artifacts/metadata.json")
+DESCRIPTION, CODE, METADATA = "MLmodel", "model.py", "artifacts/metadata.json"
+# The reader of each file that a forest has been kept in.
+FORESTS = {"artifacts/forest.npz": read_forest, "artifacts/forest.onnx": read_graph}
+LOADS_MORE = "loading it would run or read more than this project's model.py"
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,7 @@ SAME_DAY = Kind(
         "e45dbe93e3515b1ebdf604654e3ff3da8849c259d1cd5c976e9a4c69b7274937": 2,
         "c8539d53a13c76811459eec9ff63abb0cdb367a29b72bcf86afdffaf241c44ee": 3,
         "0013810b36eae26c1683413281f9bc724e447867cc8b52b65136fa8cfec2f178": 3,
+        "66cf43bccda2e1f07dbb86008fb90d350a2ab3d2000f250cf687d5fc22768952": 4,
     },
 )
 FORECAST = Kind(
@@ -94,6 +100,7 @@ FORECAST = Kind(
     code={
         "c8539d53a13c76811459eec9ff63abb0cdb367a29b72bcf86afdffaf241c44ee": 3,
         "0013810b36eae26c1683413281f9bc724e447867cc8b52b65136fa8cfec2f178": 3,
+        "66cf43bccda2e1f07dbb86008fb90d350a2ab3d2000f250cf687d5fc22768952": 4,
     },
 )
 KINDS = {"same-day": SAME_DAY, "forecast": FORECAST}
@@ -125,14 +132,14 @@ def _is_registered(client, name):
 
 
 def load_model(model_uri):
-    """The LiquidityModel at `model_uri`; raises ModelError."""
+    """The scorer (see `load_checked`) of the model at `model_uri`; raises ModelError."""
     with fetched_model(model_uri) as (model, _):
         return model
 
 
 @contextmanager
 def fetched_model(model_uri):
-    """Yields the LiquidityModel at `model_uri` and the folder that its FILES are in meanwhile.
+    """Yields the scorer of the model at `model_uri` and the folder that its files are in meanwhile.
 
     Nothing of its download stays on disk: MLflow itself leaves 20 MB behind at every load from
     a server. Raises ModelError where there is none, where it is not one of ours, or broken.
@@ -154,67 +161,49 @@ def fetched_model(model_uri):
 
 
 def fetch_model(model_uri, folder):
-    """Download FILES of a model into `folder`; raises ModelError for one that is not ours.
+    """Download the files of a model into `folder`; raises ModelError for one that is not ours.
 
     The pipeline is for review only. Nothing unexpected comes along: Python would run a compiled
     file beside model.py in its place.
     """
     check_files(model_uri)
     repository = get_artifact_repository(model_uri)
-    for name in FILES:
+    repository.download_artifacts(DESCRIPTION, folder)
+    for name in files(folder):  # of another kind of model they may well not be there
         repository.download_artifacts(name, folder)
-        if name == "MLmodel":
-            _check_kind(folder)  # which may well lack the other files
+
+
+def files(folder):
+    """The names of all that is fetched of the model whose description is in `folder`; raises
+    ModelError where it is not one of ours.
+    """
+    described, _ = _check_kind(folder)
+    try:
+        forest = described.flavors["python_function"]["artifacts"]["forest"]["path"]
+    except (KeyError, TypeError) as error:
+        raise ModelError(f"it is not a model of this project ({first_line(error)})") from error
+    if forest not in FORESTS:
+        raise ModelError(LOADS_MORE)
+    return DESCRIPTION, CODE, forest, METADATA
 
 
 def load_checked(folder):
-    """The LiquidityModel in `folder`, which holds at least FILES.
+    """The scorer (SameDay or Forecast of model.py) of the model in `folder`, which holds at least
+    its files.
 
-    Loading runs the Python file that was registered with the model, so that file has to be one
-    that this project shipped, and nothing else may be loaded with it; metadata and forest are
-    checked before it reads them. Raises ModelError with a clause without its end.
+    The Python file that was registered with the model is not run: it has to be one that this
+    project has shipped, and what those read is read by the newest of them. Metadata and forest are
+    checked before. Raises ModelError with a clause without its end.
     """
-    _check_files(Path(folder))
+    metadata, arrays = _checked_files(Path(folder))
     try:
-        model = _completed(_run_code(Path(folder)))
-        values = zip(*(coin["values"] for coin in model.metadata["examples"]), strict=True)
+        model = (Forecast if metadata["horizon"] else SameDay)(metadata, Forest(**arrays))
+        values = zip(*(coin["values"] for coin in metadata["examples"]), strict=True)
         answer = model.answer(model.parse(dict(zip(model.features, values, strict=True))))
-    except Exception as error:  # whatever a broken file makes of ONNX Runtime, JSON or NumPy
+    except Exception as error:  # whatever broken files make of NumPy
         raise ModelError(f"it cannot be loaded ({first_line(error)})") from error
     if not np.isfinite(answer["liquidity"]).all():
         raise ModelError("it does not score its own examples")
-    return model
-
-
-def _completed(model):
-    """The scorer of a LiquidityModel, with what later code expects of one."""
-    if not hasattr(model, "scorer"):  # format 2 knew one kind, which was one class
-        model.optional, model.horizon = (), 0
-        return model
-    scorer = model.scorer
-    if scorer.optional and not hasattr(scorer, "forecast_row"):  # the code of the first forecasts
-        scorer.lowest, scorer.forecast_row = scorer._lowest, partial(_forecast_row, scorer)
-    return scorer
-
-
-def _forecast_row(scorer, history, days_used, values, threshold=None):
-    """As Forecast.forecast_row of model.py has it."""
-    rows = np.array([history]), np.array([days_used]), np.array([values])
-    return {name: v[0].item() for name, v in scorer.forecast(*rows, threshold).items()}
-
-
-def _run_code(folder):
-    """The LiquidityModel of the code in `folder`, with its artifacts read.
-
-    mlflow.pyfunc.load_model hands a model of code over in a global of the process: of two that are
-    loaded at the same time, as a server does at its start, one can be taken for the other.
-    """
-    path = folder / "model.py"
-    module = ModuleType("model")
-    exec(compile(path.read_bytes(), path, "exec"), module.__dict__)
-    artifacts = {"forest": folder / FILES[2], "metadata": folder / FILES[3]}
-    model = module.LiquidityModel()
-    model.load_context(SimpleNamespace(artifacts=artifacts))
     return model
 
 
@@ -239,25 +228,27 @@ def _columns(signature):
     return signature.inputs.to_dict(), signature.outputs.to_dict(), params
 
 
-def _check_files(folder):
+def _checked_files(folder):
+    """The metadata and the forest's arrays in `folder`; raises ModelError."""
     described, kind = _check_kind(folder)
     try:
         flavor = described.flavors["python_function"]
-        artifacts = [flavor["artifacts"][name]["path"] for name in ("forest", "metadata")]
-        metadata = json.loads((folder / "artifacts/metadata.json").read_text())
-        forest = (folder / "artifacts/forest.onnx").read_bytes()
-        code = hashlib.sha256((folder / "model.py").read_bytes()).hexdigest()
+        forest, metadata = (flavor["artifacts"][name]["path"] for name in ("forest", "metadata"))
         loads_more = (
             flavor["loader_module"] != "mlflow.pyfunc.loaders.code_model"
             or flavor.get("code")
             or "python_model" in flavor
-            or Path(flavor["model_code_path"]).name != "model.py"
-            or artifacts != list(FILES[2:])
+            or Path(flavor["model_code_path"]).name != CODE
+            or forest not in FORESTS
+            or metadata != METADATA
         )
+        if loads_more:
+            raise ModelError(LOADS_MORE)
+        metadata = json.loads((folder / METADATA).read_text())
+        data = (folder / forest).read_bytes()
+        code = hashlib.sha256((folder / CODE).read_bytes()).hexdigest()
     except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ModelError(f"it is not a model of this project ({first_line(error)})") from error
-    if loads_more:
-        raise ModelError("loading it would run or read more than this project's model.py")
     if code not in kind.code:
         raise ModelError(
             f"its model.py (sha256 {code[:12]}...) is not one that this project has "
@@ -269,11 +260,20 @@ def _check_files(folder):
             f"its metadata has format {format_!r}, expected {kind.code[code]}; train again"
         )
     check_metadata(metadata, kind)
-    check_forest(forest, inputs=len(metadata["scaler"]["mean"]))
+    if hashlib.sha256(data).hexdigest() != metadata["forest_sha256"]:
+        raise ModelError(f"its {Path(forest).name} is not the file that metadata.json is for")
+    arrays = FORESTS[forest](data, inputs=len(metadata["scaler"]["mean"]))
+    return _completed(metadata), arrays
+
+
+def _completed(metadata):
+    """The metadata with what format 2 had in its code."""
+    rules = {name: [INPUTS[name].rule.lowest, INPUTS[name].rule.included] for name in FEATURES}
+    return {"horizon": 0, "rules": rules, "largest": LARGEST} | metadata
 
 
 def load_champion(*, name=MODEL_NAME):
-    """The champion as a LiquidityModel, loaded when the alias has moved and kept otherwise.
+    """The champion's scorer, loaded when the alias has moved and kept otherwise.
 
     Asks the registry at each call, which takes a millisecond with SQLite. Raises ModelError
     where there is no champion and TrackingError where there is no store.
@@ -295,7 +295,7 @@ def find_champion(name):
 
 
 def load_version(version):
-    """The LiquidityModel of a ModelVersion, loaded once; raises ModelError."""
+    """The scorer of a ModelVersion, loaded once; raises ModelError."""
     return _load_version(mlflow.get_registry_uri(), version.name, version.version, version.source)
 
 

@@ -1,4 +1,4 @@
-"""The registered model: input rules, history features, the compiled forest and its intervals.
+"""The registered model: input rules, history features, the forest and its intervals.
 
 MLflow stores this file with the model and runs it at load ("models from code"), so it imports
 nothing of this package; what differs from model to model, its rules, threshold and coverage too,
@@ -18,27 +18,23 @@ as a stream in blocks of any size. Training takes them from here. Three rules ke
 """
 
 import contextlib
+import ctypes
 import functools
 import hashlib
 import json
 import math
-import os
 import re
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-# ONNX Runtime collects usage data by default, and writes them into the user's home.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-
+import llvmlite.binding as llvm
 import numpy as np
-import onnxruntime
 import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
 
-MANY = 1000  # rows that are worth sorting
 LONGEST = 80  # characters of a value in a message
 COIN, DATE = "coin", "date"  # the optional columns of a forecast
 # What a name that is not known looks like, as pandas and MLflow's CSV door have it.
@@ -85,15 +81,200 @@ _ROWS, _SPAN = 1024, 2**18
 L0, EW7, LAG1, ABSD30 = map(HISTORY_FEATURES.index, ("l0", "ew7", "lag1", "absd30"))
 
 
+LANES = 64  # rows of one tree, or trees of one row, that walk side by side
+FEW = 32  # rows up to which each is walked by itself
+BLOCK = 4096  # rows that stay in a core's cache while all trees pass over them
+
+# Forest's machine code, in LLVM's language (https://llvm.org/docs/LangRef.html); "N x" is LANES.
+# Walking waits for memory most of the time, and so many walks at once wait together.
+KERNEL = """
+declare <N x i64> @llvm.masked.gather.vNi64.vNp0(<N x ptr>, i32, <N x i1>, <N x i64>)
+declare <N x float> @llvm.masked.gather.vNf32.vNp0(<N x ptr>, i32, <N x i1>, <N x float>)
+declare <N x double> @llvm.masked.gather.vNf64.vNp0(<N x ptr>, i32, <N x i1>, <N x double>)
+declare i1 @llvm.vector.reduce.or.vNi1(<N x i1>)
+declare double @llvm.vector.reduce.fadd.vNf64(double, <N x double>)
+
+; The values of the leaves that are reached from %start; lane i's inputs begin at x[offset[i]].
+define internal <N x double> @walk(ptr %nodes, ptr %values, ptr %x, <N x i32> %start,
+                                   <N x i32> %offset) alwaysinline {
+entry:
+  br label %step
+step:
+  %at = phi <N x i32> [%start, %entry], [%next, %step]
+  %node_at = getelementptr i64, ptr %nodes, <N x i32> %at
+  %node = call <N x i64> @llvm.masked.gather.vNi64.vNp0(
+    <N x ptr> %node_at, i32 8, <N x i1> splat (i1 true), <N x i64> poison)
+  %low = trunc <N x i64> %node to <N x i32>
+  %threshold = bitcast <N x i32> %low to <N x float>
+  %node_high = lshr <N x i64> %node, splat (i64 32)
+  %high = trunc <N x i64> %node_high to <N x i32>
+  %input = and <N x i32> %high, splat (i32 15)
+  %column = add <N x i32> %offset, %input
+  %x_at = getelementptr float, ptr %x, <N x i32> %column
+  %given = call <N x float> @llvm.masked.gather.vNf32.vNp0(
+    <N x ptr> %x_at, i32 4, <N x i1> splat (i1 true), <N x float> poison)
+  %bits = bitcast <N x float> %given to <N x i32>
+  %negated = shl <N x i32> %high, splat (i32 27)
+  %sign = and <N x i32> %negated, splat (i32 -2147483648)
+  %signed = xor <N x i32> %bits, %sign
+  %value = bitcast <N x i32> %signed to <N x float>
+  %is_second = fcmp ogt <N x float> %value, %threshold
+  %step_on = zext <N x i1> %is_second to <N x i32>
+  %first = lshr <N x i32> %high, splat (i32 5)
+  %next = add <N x i32> %first, %step_on
+  %moved = icmp ne <N x i32> %next, %at
+  %any = call i1 @llvm.vector.reduce.or.vNi1(<N x i1> %moved)
+  br i1 %any, label %step, label %end
+end:
+  %value_at = getelementptr double, ptr %values, <N x i32> %at
+  %leaf = call <N x double> @llvm.masked.gather.vNf64.vNp0(
+    <N x ptr> %value_at, i32 8, <N x i1> splat (i1 true), <N x double> poison)
+  ret <N x double> %leaf
+}
+
+; Adds each tree's answers to sums; a multiple of LANES rows.
+define void @many(ptr %nodes, ptr %values, ptr %roots, i64 %trees, ptr %x, i32 %width, i64 %rows,
+                  ptr %sums) {
+entry:
+  %w = insertelement <N x i32> poison, i32 %width, i32 0
+  %widths = shufflevector <N x i32> %w, <N x i32> poison, <N x i32> zeroinitializer
+  %offset = mul <N x i32> %widths, <NUMBERS>
+  %stride = zext i32 %width to i64
+  br label %tree
+tree:
+  %t = phi i64 [0, %entry], [%t_next, %tree_end]
+  %root_at = getelementptr i32, ptr %roots, i64 %t
+  %root = load i32, ptr %root_at
+  %r = insertelement <N x i32> poison, i32 %root, i32 0
+  %start = shufflevector <N x i32> %r, <N x i32> poison, <N x i32> zeroinitializer
+  br label %group
+group:
+  %row = phi i64 [0, %tree], [%row_next, %group]
+  %begin = mul i64 %row, %stride
+  %x_row = getelementptr float, ptr %x, i64 %begin
+  %leaf = call <N x double> @walk(ptr %nodes, ptr %values, ptr %x_row, <N x i32> %start,
+                                  <N x i32> %offset)
+  %sum_at = getelementptr double, ptr %sums, i64 %row
+  %sum = load <N x double>, ptr %sum_at, align 8
+  %added = fadd <N x double> %sum, %leaf
+  store <N x double> %added, ptr %sum_at, align 8
+  %row_next = add i64 %row, N
+  %more_rows = icmp ult i64 %row_next, %rows
+  br i1 %more_rows, label %group, label %tree_end
+tree_end:
+  %t_next = add i64 %t, 1
+  %more_trees = icmp ult i64 %t_next, %trees
+  br i1 %more_trees, label %tree, label %end
+end:
+  ret void
+}
+
+; The sum of all trees' answers to one row, in their order; a multiple of LANES trees.
+define double @one(ptr %nodes, ptr %values, ptr %roots, i64 %trees, ptr %x) {
+entry:
+  br label %group
+group:
+  %t = phi i64 [0, %entry], [%t_next, %group]
+  %sum = phi double [0.0, %entry], [%added, %group]
+  %roots_at = getelementptr i32, ptr %roots, i64 %t
+  %start = load <N x i32>, ptr %roots_at, align 4
+  %leaf = call <N x double> @walk(ptr %nodes, ptr %values, ptr %x, <N x i32> %start,
+                                  <N x i32> zeroinitializer)
+  %added = call double @llvm.vector.reduce.fadd.vNf64(double %sum, <N x double> %leaf)
+  %t_next = add i64 %t, N
+  %more = icmp ult i64 %t_next, %trees
+  br i1 %more, label %group, label %end
+end:
+  ret double %added
+}
+"""
+
+
+class Forest:
+    """A regression forest that answers with the bits of RandomForestRegressor.predict, n_jobs=1.
+
+    A node is a uint64. Its low half is the threshold, a float32: inputs are float32 too, so that a
+    double threshold rounded down parts them alike. Above it are the input's number (4 bits), one
+    bit that says to negate the input, and the position of the first of the two children, which are
+    neighbours (27 bits): the second one follows where input > threshold, so NaN leads to the first.
+    `x <= t or NaN` is one such node, `x <= t and not NaN` is `-x > below -t` with its children
+    exchanged. A leaf has the threshold infinity and is its own first child; its value, a double, is
+    in `values`, which are added in the order of the trees and divided once by `divisor`, in a
+    forest of scikit-learn's the number of trees. The last node is a leaf of value 0 and no tree's.
+    """
+
+    def __init__(self, nodes, values, roots, divisor):
+        self.arrays = {"nodes": nodes, "values": values, "roots": roots, "divisor": divisor}
+        self._divisor = float(divisor)
+        self._trees = len(roots)
+        idle = np.full(-len(roots) % LANES, len(nodes) - 1)
+        # The code holds addresses, which the arrays have to outlive.
+        self._kept = nodes, values, np.concatenate([roots, idle]).astype(np.int32)
+        self._at = [array.ctypes.data for array in self._kept]
+        self._many, self._one = _compiled()
+
+    def __reduce__(self):
+        # Machine code can be neither copied nor pickled, what it works on can.
+        return Forest, tuple(self.arrays.values())
+
+    def predict(self, X):
+        """Float64 of shape (rows,) for X of shape (rows, inputs), which is cast to float32."""
+        if len(X) <= FEW:
+            return np.array([self.predict_row(row) for row in X.tolist()])
+        x = np.zeros((-(-len(X) // LANES) * LANES, X.shape[1]), np.float32)
+        x[: len(X)] = X
+        sums = np.zeros(len(x))
+        for start in range(0, len(x), BLOCK):
+            some, added = x[start : start + BLOCK], sums[start : start + BLOCK]
+            self._many(
+                *self._at, self._trees, some.ctypes.data, x.shape[1], len(some), added.ctypes.data
+            )
+        return sums[: len(X)] / self._divisor
+
+    def predict_row(self, row):
+        """The same for one row, a list of numbers, as a float."""
+        x = (ctypes.c_float * len(row))(*row)
+        return self._one(*self._at, len(self._kept[2]), x) / self._divisor
+
+
+@functools.cache
+def _compiled():
+    """KERNEL's functions `many` and `one` for this machine's processor; takes 30 ms."""
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    numbers = ", ".join(f"i32 {number}" for number in range(LANES))
+    text = KERNEL.replace("NUMBERS", numbers).replace("<N x", f"<{LANES} x")
+    module = llvm.parse_assembly(text.replace(".vN", f".v{LANES}").replace(", N\n", f", {LANES}\n"))
+    module.verify()
+    target = llvm.Target.from_default_triple().create_target_machine(
+        cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=2
+    )
+    engine = llvm.create_mcjit_compiler(module, target)
+    engine.finalize_object()
+    arrays, number, rows = [ctypes.c_void_p] * 3, ctypes.c_int64, ctypes.c_void_p
+    many = ctypes.CFUNCTYPE(None, *arrays, number, rows, ctypes.c_int32, number, ctypes.c_void_p)
+    one = ctypes.CFUNCTYPE(ctypes.c_double, *arrays, number, rows)
+    functions = [
+        type_(engine.get_function_address(name)) for type_, name in ((many, "many"), (one, "one"))
+    ]
+    for function in functions:
+        function.engine = engine  # which holds the code
+    return functions
+
+
 class LiquidityModel(PythonModel):
     """What MLflow loads; `scorer` is the SameDay or the Forecast model that answers."""
 
     def load_context(self, context):
         """Read the artifacts."""
         metadata = json.loads(Path(context.artifacts["metadata"]).read_text())
-        forest = Path(context.artifacts["forest"]).read_bytes()
-        if hashlib.sha256(forest).hexdigest() != metadata["forest_sha256"]:
-            raise MlflowException("forest.onnx is not the file that metadata.json was written for.")
+        path = Path(context.artifacts["forest"])
+        if hashlib.sha256(path.read_bytes()).hexdigest() != metadata["forest_sha256"]:
+            raise MlflowException(
+                f"{path.name} is not the file that metadata.json was written for."
+            )
+        with np.load(path, allow_pickle=False) as arrays:
+            forest = Forest(**arrays)
         self.scorer = (Forecast if metadata["horizon"] else SameDay)(metadata, forest)
 
     # Without the hint on model_input MLflow warns at every load.
@@ -131,19 +312,7 @@ class Scorer:
         self._mean = np.array(metadata["scaler"]["mean"])
         self._scale = np.array(metadata["scaler"]["scale"])
         self._epsilon = metadata["interval"]["epsilon"]
-        self._file = forest
-        options = onnxruntime.SessionOptions()
-        # One row needs no second thread, and the last digits of a score depend on their number;
-        # who scores many rows calls `answer` from several threads.
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        self._forest = onnxruntime.InferenceSession(
-            forest, options, providers=["CPUExecutionProvider"]
-        )
-
-    def __reduce__(self):
-        # A session can be neither copied nor pickled, what it is made from can; it holds on to it.
-        return type(self), (self.metadata, self._file)
+        self._forest = forest
 
     def parse(self, columns):
         """Float64 of shape (rows, features) from a frame or a mapping of names to sequences.
@@ -212,19 +381,7 @@ class Scorer:
 
     def _vote(self, inputs):
         """The forest's mean for each row of its inputs, of shape (rows, forest's inputs)."""
-        # StandardScaler's two operations and RandomForestRegressor's cast to single precision,
-        # then back: thresholds are compared and leaves summed in double, as scikit-learn does.
-        scaled = ((inputs - self._mean) / self._scale).astype(np.float32).astype(np.float64)
-        if len(scaled) < MANY:
-            return self._forest.run(None, {"X": scaled})[0][:, 0]
-        # Similar rows take the same branches: one after the other they are scored three times
-        # as fast, to the same bits. Groups of similar first inputs, within them by the second.
-        group = np.empty(len(scaled), int)
-        group[np.argsort(scaled[:, 0])] = np.arange(len(scaled)) // math.isqrt(len(scaled))
-        order = np.lexsort((scaled[:, 1], group))
-        votes = np.empty(len(scaled))
-        votes[order] = self._forest.run(None, {"X": scaled[order]})[0][:, 0]
-        return votes
+        return self._forest.predict((inputs - self._mean) / self._scale)
 
     def _threshold(self, threshold):
         if threshold is None:
@@ -287,8 +444,7 @@ class SameDay(Scorer):
                 self.check(self.parse(columns), columns)
             row.append((value - mean) / scale)
             in_range = in_range and low <= value <= high
-        scaled = np.array([row], np.float32).astype(np.float64)
-        liquidity = self._forest.run(None, {"X": scaled})[0].item()
+        liquidity = self._forest.predict_row(row)
         shifted = liquidity + self._epsilon
         return {
             "liquidity": liquidity,
@@ -399,8 +555,7 @@ class Forecast(Scorer):
         """
         threshold = self._threshold(threshold)
         inputs = zip(history, self._scaling, strict=True)
-        scaled = np.array([[(v - mean) / scale for v, (mean, scale) in inputs]], np.float32)
-        vote = self._forest.run(None, {"X": scaled.astype(np.float64)})[0].item()
+        vote = self._forest.predict_row([(v - mean) / scale for v, (mean, scale) in inputs])
         level, group = vote + history[EW7], self._group_of(history[ABSD30], days_used)
         low, high = self._reaches[group]
         # NumPy's power, whose last bit is not that of Python's.

@@ -17,7 +17,7 @@ from liquidity.scratch import scratch_folder
 
 EXAMPLES = 20
 # What scoring needs, and no more; the full mlflow would bring scikit-learn with it.
-REQUIREMENTS = ("mlflow-skinny", "numpy", "pandas", "onnxruntime")
+REQUIREMENTS = ("mlflow-skinny", "numpy", "pandas", "llvmlite")
 
 
 def log_model(pipeline, train, X, *, horizon, target, interval, digest):
@@ -47,10 +47,10 @@ def log_model(pipeline, train, X, *, horizon, target, interval, digest):
 
 
 def write_artifacts(folder, pipeline, metadata):
-    """Write pipeline.skops, forest.onnx and metadata.json; returns their paths by name."""
+    """Write pipeline.skops, forest.npz and metadata.json; returns their paths by name."""
     paths = {
         "pipeline": folder / "pipeline.skops",
-        "forest": folder / "forest.onnx",
+        "forest": folder / "forest.npz",
         "metadata": folder / "metadata.json",
     }
     skops.io.dump(pipeline, paths["pipeline"])

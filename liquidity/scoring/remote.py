@@ -28,7 +28,7 @@ def score_on_cluster(address, folder, jobs, count, *, console):
         running = Path(marker.name)
         running.chmod(0o644)  # workers may be another user's
         check_paths(executor, [running, *(source for source, _ in jobs)], outputs)
-        files = {name: Path(folder, name).read_bytes() for name in loading.FILES}
+        files = {name: Path(folder, name).read_bytes() for name in loading.files(folder)}
         futures = [
             executor.submit(score_sent, files, source=source, target=target, running=running)
             for source, target in jobs

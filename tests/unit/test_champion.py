@@ -74,7 +74,7 @@ def test_only_what_serving_needs_is_fetched_and_old_versions_go(register, champi
     folders = [path for path in tmp_path.glob("cache/*/*") if path.is_dir()]
     assert {path.name.partition("-")[0] for path in folders} == {"3", "4", "5"}
     files = {path.name for path in folders[0].rglob("*") if path.is_file()}
-    assert files == {"MLmodel", "model.py", "forest.onnx", "metadata.json"}
+    assert files == {"MLmodel", "model.py", "forest.npz", "metadata.json"}
 
 
 def test_without_a_champion_it_says_what_to_do_and_keeps_trying(register, champion, caplog):
@@ -137,7 +137,7 @@ def test_another_registry_does_not_see_the_cache(register, make_champion, tmp_pa
 def test_a_cached_copy_gone_bad_is_fetched_again(register, make_champion, tmp_path):
     register(3)
     make_champion().refresh()
-    (forest,) = tmp_path.glob("cache/*/*/artifacts/forest.onnx")
+    (forest,) = tmp_path.glob("cache/*/*/artifacts/forest.npz")
     forest.write_bytes(b"half")
     champion = make_champion()
     champion.refresh()
@@ -188,16 +188,16 @@ def edit(path, name, before, after):
 
 
 def corrupt_forest(path):
-    body = bytearray((path / "artifacts/forest.onnx").read_bytes())
+    body = bytearray((path / "artifacts/forest.npz").read_bytes())
     body[len(body) // 2 :] = np.random.default_rng(0).bytes(len(body) - len(body) // 2)
-    (path / "artifacts/forest.onnx").write_bytes(body)
+    (path / "artifacts/forest.npz").write_bytes(body)
 
 
 def flip_a_leaf(path):
     """Loads, scores, and is wrong."""
-    body = bytearray((path / "artifacts/forest.onnx").read_bytes())
+    body = bytearray((path / "artifacts/forest.npz").read_bytes())
     body[-200] ^= 0x10
-    (path / "artifacts/forest.onnx").write_bytes(body)
+    (path / "artifacts/forest.npz").write_bytes(body)
 
 
 def other_metadata(path):
@@ -207,7 +207,7 @@ def other_metadata(path):
 
 
 DAMAGE = {
-    "missing forest": lambda path: remove(path, "artifacts/forest.onnx"),
+    "missing forest": lambda path: remove(path, "artifacts/forest.npz"),
     "missing metadata": lambda path: remove(path, "artifacts/metadata.json"),
     "missing code": lambda path: remove(path, "model.py"),
     "corrupt forest": corrupt_forest,
@@ -227,7 +227,7 @@ DAMAGE = {
     ),
     "code beside it": lambda path: edit(path, "MLmodel", "    code: null", "    code: code"),
     "an artifact elsewhere": lambda path: edit(
-        path, "MLmodel", "path: artifacts/forest.onnx", "path: ../../../forest.onnx"
+        path, "MLmodel", "path: artifacts/forest.npz", "path: ../../../forest.npz"
     ),
 }
 

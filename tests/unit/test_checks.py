@@ -1,27 +1,197 @@
-"""What is refused when a model is loaded: graphs that are no forest of ours, damaged metadata."""
+"""What is refused when a model is loaded: what is no forest of ours, damaged metadata."""
 
+import hashlib
+import io
 import json
 import shutil
+import tarfile
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from sklearn.ensemble import RandomForestRegressor
-from support import add_loop
 
 from liquidity.errors import ModelError
+from liquidity.model import forest as layout
 from liquidity.model.compile import compile_forest
-from liquidity.model.graph import check_forest
+from liquidity.model.graph import read_graph
 from liquidity.model.loading import FORECAST, SAME_DAY, load_model
 from liquidity.model.metadata import check_metadata
 
 
 @pytest.fixture(scope="module")
-def forest():
+def file():
     X = np.random.default_rng(0).random((100, 4))
     X[:10, 1] = np.nan
     return compile_forest(RandomForestRegressor(5, random_state=0).fit(X, X[:, 0]))
+
+
+def node(*, threshold=0.0, column=0, child):
+    bits = int(np.float32(threshold).view(np.uint32))
+    return np.uint64(child << 37 | column << 32 | bits)
+
+
+def put_node(at, **fields):
+    def edit(arrays):
+        arrays["nodes"][at] = node(**fields)
+
+    return edit
+
+
+def put_value(name, at, value):
+    def edit(arrays):
+        arrays[name][at] = value
+
+    return edit
+
+
+def replace(name, change):
+    def edit(arrays):
+        arrays[name] = change(arrays[name])
+
+    return edit
+
+
+FORESTS = {
+    "a way that leads back": put_node(1, child=0),
+    "a way that stays": put_node(0, child=0),
+    "a way to nowhere": put_node(0, child=2**27 - 1),
+    "a way to the idle leaf": lambda arrays: put_node(0, child=len(arrays["nodes"]) - 2)(arrays),
+    "a column that is none": put_node(0, column=4, child=1),
+    "a threshold that is no number": put_node(0, threshold=np.nan, child=1),
+    "a leaf that is no number": put_value("values", 1, np.nan),
+    "a leaf without end": put_value("values", 1, np.inf),
+    "a root that is none": put_value("roots", 1, 2**30),
+    "a negative root": put_value("roots", 1, -1),
+    "a root that is the idle leaf": lambda a: put_value("roots", 0, len(a["nodes"]) - 1)(a),
+    "no trees": replace("roots", lambda roots: roots[:0]),
+    "no nodes": lambda arrays: arrays.update(nodes=arrays["nodes"][:0], values=np.zeros(0)),
+    "a value less": replace("values", lambda values: values[:-1]),
+    "an idle leaf that counts": put_value("values", -1, 1.0),
+    "a division by zero": replace("divisor", lambda _: np.float64(0)),
+    "a division by no number": replace("divisor", lambda _: np.float64(np.nan)),
+}
+
+
+@pytest.mark.parametrize("damage", FORESTS.values(), ids=FORESTS.keys())
+def test_arrays_that_are_no_forest_are_refused(file, damage):
+    arrays = {name: array.copy() for name, array in layout.read(file, inputs=4).items()}
+    damage(arrays)
+    with pytest.raises(ModelError, match="trees of its forest are broken"):
+        layout.read(layout.write(arrays), inputs=4)
+
+
+def saved(**arrays):
+    target = io.BytesIO()
+    np.savez(target, **arrays)
+    return target.getvalue()
+
+
+def declared(shape):
+    """A file of nothing whose header says that it holds so much."""
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as archive:
+        for name in layout.NAMES:
+            with archive.open(f"{name}.npy", "w") as member:
+                header = {"descr": layout.TYPES[name], "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(member, header)
+    return target.getvalue()
+
+
+def squeezed(file):
+    target = io.BytesIO()
+    with (
+        zipfile.ZipFile(io.BytesIO(file)) as source,
+        zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
+        for name in source.namelist():
+            archive.writestr(name, source.read(name))
+    return target.getvalue()
+
+
+FILES = {
+    "nothing": lambda file: b"",
+    "half": lambda file: file[: len(file) // 2],
+    "text": lambda file: b"half",
+    "a flipped bit": lambda file: file[:1000] + bytes([file[1000] ^ 1]) + file[1001:],
+    "objects": lambda file: saved(**dict.fromkeys(layout.NAMES, np.array([{}, []], object))),
+    "other names": lambda file: saved(a=np.zeros(3)),
+    "other types": lambda file: saved(**dict.fromkeys(layout.NAMES, np.zeros(3, np.float32))),
+    "a terabyte": lambda file: declared((2**37,)),
+    "a negative size": lambda file: declared((-1,)),
+    "a bomb": squeezed,
+}
+
+
+@pytest.mark.parametrize("damage", FILES.values(), ids=FILES.keys())
+def test_a_file_that_is_not_whole_is_refused(file, damage):
+    with pytest.raises(ModelError, match=r"its forest\.npz is not whole"):
+        layout.read(damage(file), inputs=4)
+
+
+def test_a_forest_for_fewer_inputs_is_refused(file):
+    with pytest.raises(ModelError, match="asks for no column"):
+        layout.read(file, inputs=2)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 100])
+def test_forests_of_every_shape_are_accepted(rows):
+    X = np.random.default_rng(1).random((rows, 3))
+    for depth in (None, 1):
+        fitted = RandomForestRegressor(4, max_depth=depth, random_state=0).fit(X, X[:, 0])
+        layout.read(compile_forest(fitted), inputs=3)
+
+
+# Models of November 2026, whose forests were ONNX graphs
+
+
+@pytest.fixture(scope="module")
+def old_models(tmp_path_factory):
+    """A folder with a model of each kind, of metadata format 3, and what they answered to rows."""
+    folder = tmp_path_factory.mktemp("old")
+    with tarfile.open(Path(__file__).with_name("models_of_2026_11.tar.xz")) as archive:
+        archive.extractall(folder, filter="data")
+    return folder / "models"
+
+
+@pytest.mark.parametrize("name", ["crypto-liquidity", "crypto-liquidity-7d"])
+def test_a_model_with_a_graph_answers_as_it_did(old_models, name):
+    known = json.loads((old_models / "answers.json").read_text())[name]
+    model = load_model(str(old_models / name))
+    answers = model.answer(model.parse(known["rows"]))
+    assert {name: np.asarray(v).tolist() for name, v in answers.items()} == known["answers"]
+
+
+@pytest.fixture(scope="module")
+def graph(old_models):
+    return (old_models / "crypto-liquidity/artifacts/forest.onnx").read_bytes()
+
+
+def add_loop(model):
+    """Let an ONNX forest add to its answer what a loop without an end gives."""
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Identity", ["v"], ["w"])],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("v", TensorProto.DOUBLE, [1]),
+        ],
+        [
+            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("w", TensorProto.DOUBLE, [1]),
+        ],
+    )
+    values = {"t": np.array(True), "zero": np.zeros(1)}
+    model.graph.node[0].output[0] = "scores"
+    for name, value in values.items():
+        tensor = numpy_helper.from_array(value)
+        model.graph.node.append(helper.make_node("Constant", [], [name], value=tensor))
+    model.graph.node.append(helper.make_node("Loop", ["", "t", "zero"], ["end"], body=body))
+    model.graph.node.append(helper.make_node("Add", ["scores", "end"], ["liquidity"]))
 
 
 def attribute(model, name):
@@ -80,31 +250,44 @@ GRAPHS = {
 }
 
 
+def share_nodes(model):
+    """Both children are the next node: each level has twice as many ways as the one before."""
+    count = len(attribute(model, "nodes_splits").t.raw_data) // 8
+    for side in ("true", "false"):
+        attribute(model, f"nodes_{side}nodeids").ints[:] = [*range(1, count), 0]
+        attribute(model, f"nodes_{side}leafs").ints[:] = [0] * (count - 1) + [1]
+
+
+GRAPHS["nodes that are shared"] = share_nodes
+
+
 @pytest.mark.parametrize("damage", GRAPHS.values(), ids=GRAPHS.keys())
-def test_a_graph_that_is_no_forest_of_ours_is_refused(forest, damage):
-    model = onnx.ModelProto.FromString(forest)
+def test_a_graph_that_is_no_forest_of_ours_is_refused(graph, damage):
+    model = onnx.ModelProto.FromString(graph)
     damage(model)
-    with pytest.raises(ModelError, match=r"forest\.onnx"):
-        check_forest(model.SerializeToString(), inputs=4)
+    with pytest.raises(ModelError, match=r"forest\.onnx|share nodes"):
+        read_graph(model.SerializeToString(), inputs=4)
 
 
 @pytest.mark.parametrize("data", [b"", b"\x00", b"half", b"\x0a\xff\xff\xff\xff\x0f"])
 def test_what_is_no_onnx_is_refused(data):
     with pytest.raises(ModelError):
-        check_forest(data, inputs=4)
+        read_graph(data, inputs=4)
 
 
-def test_a_forest_for_other_inputs_is_refused(forest):
+def test_a_graph_for_other_inputs_is_refused(graph):
     with pytest.raises(ModelError):
-        check_forest(forest, inputs=5)
+        read_graph(graph, inputs=5)
 
 
-@pytest.mark.parametrize("rows", [1, 2, 100])
-def test_forests_of_every_shape_are_accepted(rows):
-    X = np.random.default_rng(1).random((rows, 3))
-    for depth in (None, 1):
-        fitted = RandomForestRegressor(4, max_depth=depth, random_state=0).fit(X, X[:, 0])
-        check_forest(compile_forest(fitted), inputs=3)
+def test_a_graph_that_is_not_the_one_of_its_metadata_is_refused(old_models, tmp_path):
+    folder = shutil.copytree(old_models / "crypto-liquidity", tmp_path / "model")
+    path = folder / "artifacts/metadata.json"
+    metadata = json.loads(path.read_text())
+    metadata["forest_sha256"] = hashlib.sha256(b"another").hexdigest()
+    path.write_text(json.dumps(metadata))
+    with pytest.raises(ModelError, match=r"forest\.onnx is not the file"):
+        load_model(str(folder))
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +377,7 @@ def unsorted(metadata):
     metadata["interval"]["residual_quantiles"][3].reverse()
 
 
-FORECASTS = {
+FORECAST_METADATA = {
     "no edges": drop("interval", "absd30_edges"),
     "edges that fall": lambda metadata: metadata["interval"]["absd30_edges"].reverse(),
     "a group less": lambda metadata: metadata["interval"]["low"].pop(),
@@ -209,7 +392,7 @@ FORECASTS = {
 }
 
 
-@pytest.mark.parametrize("damage", FORECASTS.values(), ids=FORECASTS.keys())
+@pytest.mark.parametrize("damage", FORECAST_METADATA.values(), ids=FORECAST_METADATA.keys())
 def test_damaged_metadata_of_a_forecast_are_refused(forecasts, damage):
     path = next(forecasts.glob("mlruns/**/artifacts/artifacts/metadata.json"))
     damaged = json.loads(path.read_text())

@@ -1,32 +1,34 @@
-"""The compiled forest with missing values against scikit-learn's."""
+"""The compiled forest against scikit-learn's, bit by bit, with missing values too."""
+
+import copy
+import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import onnxruntime
 import pytest
 from sklearn.ensemble import RandomForestRegressor
 
+from liquidity.errors import ModelError
 from liquidity.forecast.panel import cut_features, cut_histories, horizon_target
 from liquidity.model.compile import compile_forest, threshold_points
-from liquidity.model.model import DAYS, history_features, logarithms
+from liquidity.model.forest import read
+from liquidity.model.model import BLOCK, DAYS, FEW, LANES, Forest, history_features, logarithms
 
 FOREST = {
     "n_estimators": 20, "min_samples_leaf": 10, "max_features": 0.4, "max_samples": 0.5,
     "random_state": 42, "n_jobs": 1,
 }  # fmt: skip
-# Unlike scikit-learn's, ONNX's sum runs over trees in another order.
-TOLERANCE = 1e-13
 
 
-def compiled(forest, X):
-    session = onnxruntime.InferenceSession(
-        compile_forest(forest), providers=["CPUExecutionProvider"]
-    )
-    return session.run(None, {"X": X.astype(np.float32).astype(np.float64)})[0][:, 0]
+def compiled(forest):
+    return Forest(**read(compile_forest(forest), inputs=forest.n_features_in_))
 
 
 def assert_alike(forest, X):
     X = np.asarray(X).astype(np.float32)
-    np.testing.assert_allclose(compiled(forest, X), forest.predict(X), rtol=0, atol=TOLERANCE)
+    expected, ours = forest.predict(X), compiled(forest)
+    assert np.array_equal(ours.predict(X), expected)
+    assert [ours.predict_row(row) for row in X[:100].tolist()] == expected[:100].tolist()
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +80,50 @@ def test_cut_rows_are_the_rows_of_a_shorter_history(panel_arrays):
     assert (used_cut <= days).all()
     np.testing.assert_array_equal(X_cut[days == DAYS], X[rows[days == DAYS]])
     assert np.isnan(X_cut[days == 1, 2]).all()
+
+
+# Ways through the forest: one row, few, many, more than a block; fewer and more trees than lanes.
+SIZES = (1, FEW, FEW + 1, LANES - 1, LANES, LANES + 1, BLOCK, BLOCK + 1)
+
+
+@pytest.mark.parametrize("trees", [1, LANES, LANES + 1])
+def test_any_number_of_rows_and_trees_has_the_same_bits(trees):
+    random = np.random.default_rng(2)
+    X = random.normal(size=(BLOCK + 1, 3)).astype(np.float32)
+    y = random.normal(size=200)  # negative answers too
+    forest = RandomForestRegressor(trees, random_state=0).fit(X[:200], y)
+    expected, ours = forest.predict(X), compiled(forest)
+    for rows in SIZES:
+        assert np.array_equal(ours.predict(X[:rows]), expected[:rows]), rows
+    for other in (copy.deepcopy(ours), pickle.loads(pickle.dumps(ours))):
+        assert np.array_equal(other.predict(X), expected)
+    assert len(ours.predict(X[:0])) == 0
+
+
+def test_threads_do_not_disturb_each_other():
+    random = np.random.default_rng(3)
+    X = random.normal(size=(300, 4))
+    forest = RandomForestRegressor(70, random_state=0).fit(X, X[:, 0])
+    expected, ours = forest.predict(X), compiled(forest)
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: ours.predict(X), range(100)))
+        alone = list(pool.map(ours.predict_row, X.tolist()))
+    assert all(np.array_equal(answer, expected) for answer in answers)
+    assert alone == expected.tolist()
+
+
+def test_numbers_at_the_ends_of_single_precision():
+    """Zeros with a sign, subnormal numbers, huge ones, and thresholds between two floats."""
+    tiny, huge = np.float32(1e-45), np.float32(1e36)
+    values = np.array([-huge, -1, -tiny, -0.0, 0.0, tiny, 1, np.nextafter(1, 2), huge, np.nan])
+    X = np.column_stack([np.repeat(values, 10), np.tile(values, 10)]).astype(np.float32)
+    y = np.random.default_rng(4).normal(size=100)
+    forest = RandomForestRegressor(30, random_state=0, bootstrap=False, max_features=1).fit(X, y)
+    assert_alike(forest, X)
+    assert_alike(forest, threshold_points(forest, X))
+
+
+def test_more_inputs_than_a_node_can_name_are_an_error():
+    X = np.random.default_rng(5).normal(size=(50, 17))
+    with pytest.raises(ModelError, match=r"over 17 inputs; a model holds .* at most 16"):
+        compile_forest(RandomForestRegressor(2, random_state=0).fit(X, X[:, 16]))

@@ -13,11 +13,12 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import mlflow
-import onnx
+import numpy as np
 import pytest
-from support import CHAMPION, INFO, NAME, ROW, add_loop
+from support import CHAMPION, INFO, NAME, ROW
 
 from liquidity.errors import ModelError
+from liquidity.model import forest as layout
 from serve import cache, champion
 from serve.app import build_flask
 from serve.cache import cache_folder
@@ -49,7 +50,7 @@ def fill(folder):
     """No copy can be moved there any more, as on a full disk."""
     for path in folder.iterdir():
         if path.is_dir():
-            (path / "artifacts/forest.onnx").unlink()
+            (path / "artifacts/forest.npz").unlink()
             shutil.rmtree(path)
             path.touch()
     served = folder / "served.json"
@@ -238,10 +239,11 @@ def test_a_proxy_that_finds_nothing_is_a_registry_that_is_away(
 
 def put_a_loop_into(folder):
     """With the digest that belongs to it."""
-    path = folder / "artifacts/forest.onnx"
-    model = onnx.ModelProto.FromString(path.read_bytes())
-    add_loop(model)
-    path.write_bytes(model.SerializeToString())
+    path = folder / "artifacts/forest.npz"
+    with np.load(path) as arrays:
+        arrays = dict(arrays)
+    arrays["nodes"][1] = np.uint64(0)  # its first child is the root
+    path.write_bytes(layout.write(arrays))
     metadata = json.loads((folder / "artifacts/metadata.json").read_text())
     metadata["forest_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
     (folder / "artifacts/metadata.json").write_text(json.dumps(metadata))
@@ -256,7 +258,7 @@ def test_a_version_that_loops_is_refused_before_it_runs(register, make_champion,
     follower.refresh()
     assert time.monotonic() - started < 10
     (message,) = errors_in(caplog)
-    assert "version 2 is refused: its forest.onnx is more, or other" in message
+    assert "version 2 is refused: the trees of its forest are broken (a way leads back)" in message
     register(7)
     follower.refresh()
     assert version_of(follower) == "3"

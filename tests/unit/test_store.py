@@ -235,17 +235,6 @@ def test_loading_leaves_nothing_on_the_disk(champion, tmp_path, monkeypatch):
     assert list(scratch.iterdir()) == []
 
 
-def test_loading_a_model_reports_nothing_to_the_maker_of_onnx_runtime(model_folder, tmp_path):
-    """Where it does, it keeps an id in the user's cache folder."""
-    cache = tmp_path / "cache"
-    environment = os.environ | {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(cache)}
-    environment.pop("ORT_DISABLE_TELEMETRY", None)
-    code = "import sys; from liquidity.model.loading import load_model; "
-    code += f"load_model({str(model_folder)!r}); assert 'onnxruntime' in sys.modules"
-    subprocess.run([sys.executable, "-c", code], cwd=PROJECT, env=environment, check=True)
-    assert [str(path) for path in tmp_path.rglob("*") if "onnxruntime" in path.name] == []
-
-
 def test_metadata_of_another_format_is_refused(model_folder, tmp_path):
     folder = shutil.copytree(model_folder, tmp_path / "model")
     metadata = folder / "artifacts/metadata.json"
