@@ -7,8 +7,7 @@ from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Unauthorized
 
 from liquidity.contract import MODEL_NAME
-from serve.fastlane import FAILURE
-from serve.gateway import BODY_STATUS
+from serve.gateway import BODY_STATUS, FAILURE
 from serve.keys import given_key
 
 OPEN_DOORS = ("api.health", "static")

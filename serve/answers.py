@@ -95,20 +95,28 @@ def count(scores):
     return len(level), int(high), len(level) - int(inside)
 
 
+def count_forecasts(answer):
+    """Which versions answered, and the same counts."""
+    forecasts = answer["forecasts"]
+    versions = ",".join(f"{each['horizon']}d:{each['model']['version']}" for each in forecasts)
+    high = sum(each["level"] == HIGH for each in forecasts)
+    return versions, (len(forecasts), high, sum(not each["in_range"] for each in forecasts))
+
+
+def log_rows(log, request_id, served, X, scores):
+    """Leave the rows of a request to the prediction log."""
+    features = served.model.features
+    values = X if type(X) is list else X[:, : len(features)]
+    log.put(request_id, served.info["version"], features, values, scores)
+
+
 def note(environ, served, X, scores, *, log):
     """Leave in the request's environment what is counted, and its rows in the prediction log."""
     environ[SCORED] = count(scores)
     if log:
-        features = served.model.features
-        values = X if type(X) is list else X[:, : len(features)]
-        log.put(environ[ID], served.info["version"], features, values, scores)
+        log_rows(log, environ[ID], served, X, scores)
 
 
 def note_forecasts(environ, answer):
     """Leave in the request's environment which versions answered, and what is counted."""
-    forecasts = answer["forecasts"]
-    environ[VERSION] = ",".join(
-        f"{each['horizon']}d:{each['model']['version']}" for each in forecasts
-    )
-    high = sum(each["level"] == HIGH for each in forecasts)
-    environ[SCORED] = len(forecasts), high, sum(not each["in_range"] for each in forecasts)
+    environ[VERSION], environ[SCORED] = count_forecasts(answer)

@@ -36,9 +36,10 @@ def create_app(config=None, champion=None, *, fastlane=True, unpacker=None):
     """The application; `config` overrides LIQUIDITY_* of the environment (see serve.settings).
 
     `champion` is a serve.champion.Champion or what behaves like one; by default it watches
-    MODEL_URI. Without `fastlane` every request goes through Flask; `unpacker` is an Unpacker that
-    may have been started. Raises SettingsError for settings that make no sense and OSError for a
-    prediction log that cannot be written, but nothing for a registry that is away.
+    MODEL_URI. Its extension `fastlane` is a FastLane for the gateway; without `fastlane` there is
+    none, and every request goes through Flask. `unpacker` is an Unpacker that may have been
+    started. Raises SettingsError for settings that make no sense and OSError for a prediction log
+    that cannot be written, but nothing for a registry that is away.
     """
     settings = read_settings(config)
     metrics = Metrics()
@@ -59,15 +60,15 @@ def create_app(config=None, champion=None, *, fastlane=True, unpacker=None):
     app.before_request(partial(admit, key=settings.api_key))
     register_errors(app, page=error_page)
 
-    if fastlane:
-        app.wsgi_app = FastLane(
-            app.wsgi_app,
-            champion=champion,
-            forecasts=forecasts,
-            outlooks=app.extensions["outlooks"],
-            log=log,
-            key=settings.api_key,
-        )
+    lane = FastLane(
+        champion=champion,
+        forecasts=forecasts,
+        outlooks=app.extensions["outlooks"],
+        log=log,
+        key=settings.api_key,
+        recorder=recorder,
+    )
+    app.extensions["fastlane"] = lane if fastlane else None
     doors = {rule.rule for rule in app.url_map.iter_rules()}
     app.wsgi_app = RequestLog(app.wsgi_app, doors=doors, recorder=recorder)
     return app

@@ -1,4 +1,4 @@
-"""From Granian's event loop to the WSGI application, with bounds on what a client may do.
+"""From Granian's event loop to an answer, with bounds on what a client may do.
 
 A WSGI server reads a body in the thread that runs the view, so a few slow uploads stop them all.
 Here bodies are read on the event loop, against the clock and up to a size, before any view runs.
@@ -26,8 +26,10 @@ THREADS = 2
 WHOLE_MARKET = ("/market", "/coins")
 # In the WSGI environment, the status of a body that was not read; the application answers it.
 BODY_STATUS = "liquidity.body_status"
-# And the body itself, which need not be read out of a stream once more.
+# The body itself, which need not be read out of a stream once more,
 BODY = "liquidity.body"
+# and the exception that answering it raised, which the application answers as any of its own.
+FAILURE = "liquidity.failure"
 
 
 class BodyRefused(Exception):
@@ -39,12 +41,13 @@ class BodyRefused(Exception):
 
 
 class Gateway:
-    """An RSGI application in front of a WSGI one.
+    """An RSGI application in front of a WSGI one, and of a FastLane, if there is one.
 
     A body holds at most `max_bytes`; `on_stop()` is called when the worker ends.
     """
 
-    def __init__(self, wsgi_app, *, max_bytes, on_stop=None):
+    def __init__(self, wsgi_app, *, max_bytes, lane=None, on_stop=None):
+        self._lane = lane
         self._on_stop = on_stop
         self._app = wsgi_app
         self._max_bytes = max_bytes
@@ -63,13 +66,24 @@ class Gateway:
 
     async def __rsgi__(self, scope, protocol):
         """Read the request, answer it."""
-        environ = wsgi_environ(scope)
-        body = b""
+        body, found = b"", {}
         if scope.method not in ("GET", "HEAD"):
+            short = self._lane.takes(scope) if self._lane else 0
             try:
-                body = await self._read(protocol, int(environ.get("CONTENT_LENGTH", -1)))
+                body = await self._read(
+                    protocol, short or int(scope.headers.get("content-length", -1))
+                )
             except BodyRefused as refused:
-                environ[BODY_STATUS] = refused.status
+                found[BODY_STATUS] = refused.status
+            else:
+                if short:
+                    try:
+                        headers, answer = self._lane.answer(scope, body)
+                    except Exception as error:
+                        found[FAILURE] = error
+                    else:
+                        return protocol.response_bytes(200, headers, answer)
+        environ = wsgi_environ(scope) | found
         self._buffered += len(body)
         try:
             environ["CONTENT_LENGTH"] = str(len(body))

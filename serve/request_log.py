@@ -42,9 +42,7 @@ class RequestLog:
     def __call__(self, environ, start_response):
         """Answer, and leave the rest to the recorder."""
         started = time.perf_counter()
-        wanted = environ.get("HTTP_X_REQUEST_ID", "")
-        request_id = wanted if REQUEST_ID.fullmatch(wanted) else f"{random.getrandbits(64):016x}"
-        environ[ID] = request_id
+        environ[ID] = number = request_id(environ.get("HTTP_X_REQUEST_ID", ""))
         path = environ["PATH_INFO"]
         door = path if path in self._doors else "static" if path.startswith("/static/") else "none"
         code = 500
@@ -53,14 +51,20 @@ class RequestLog:
             nonlocal code
             code = int(status[:3])
             fixed = HEADERS if door == "static" else UNCACHED
-            return start_response(
-                status, [*headers, *fixed, ("X-Request-ID", request_id)], exc_info
-            )
+            return start_response(status, [*headers, *fixed, ("X-Request-ID", number)], exc_info)
 
         try:
             return self._app(environ, start)
         finally:
-            self._recorder.put(environ, door, code, time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            found = environ.get(VERSION, "-"), environ.get(SCORED)
+            method = environ["REQUEST_METHOD"]
+            self._recorder.put(door, code, seconds, method, path, number, *found)
+
+
+def request_id(wanted):
+    """The id of a request that asks for this one: a new one where it is none."""
+    return wanted if REQUEST_ID.fullmatch(wanted) else f"{random.getrandbits(64):016x}"
 
 
 class Recorder:
@@ -76,14 +80,14 @@ class Recorder:
         self._background = Background(self._write, name="recorder")
         self.flush, self.close = self._background.flush, self._background.close
 
-    def put(self, environ, door, code, seconds):
-        """Queue an answered request."""
+    def put(self, door, code, seconds, method, path, number, version, scored):
+        """Queue an answered request: its id, the version that answered, what `count` found."""
         if self._background.waiting() >= WAITING:
             self._lost += 1
             return
-        request = environ["REQUEST_METHOD"], environ["PATH_INFO"], environ[ID]
-        found = environ.get(VERSION, "-"), environ.get(SCORED)
-        self._background.put((time.time(), door, code, seconds, *request, *found))
+        self._background.put(
+            (time.time(), door, code, seconds, method, path, number, version, scored)
+        )
 
     def _write(self, queued):
         lines = [self._record(*request) for request in queued]
@@ -96,7 +100,7 @@ class Recorder:
                 sys.stderr.write("".join(lines))
                 sys.stderr.flush()
 
-    def _record(self, now, door, code, seconds, method, path, request_id, version, scored):
+    def _record(self, now, door, code, seconds, method, path, number, version, scored):
         self._metrics.answered(door, code, seconds)
         if scored:
             self._metrics.scored(*scored)
@@ -108,5 +112,5 @@ class Recorder:
         return (
             f"{self._date},{int(1000 * (now % 1)):03d} INFO serve.request: "
             f"{method[:LONGEST]} {path[:LONGEST]} {code} "
-            f"{1000 * seconds:.1f} ms id={request_id} version={version}\n"
+            f"{1000 * seconds:.1f} ms id={number} version={version}\n"
         )

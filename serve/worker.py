@@ -60,4 +60,5 @@ def gateway(app, *, on_stop=lambda: None):
         close_app(app)
         on_stop()
 
-    return Gateway(app.wsgi_app, max_bytes=MAX_BYTES, on_stop=stop)
+    lane = app.extensions["fastlane"]
+    return Gateway(app.wsgi_app, max_bytes=MAX_BYTES, lane=lane, on_stop=stop)

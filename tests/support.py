@@ -3,6 +3,7 @@
 conftest.py has the fixtures.
 """
 
+import asyncio
 import html
 import json
 import os
@@ -21,17 +22,21 @@ from collections import Counter
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import mlflow
 import pyarrow
 import pytest
+from werkzeug.datastructures import Headers
 from werkzeug.serving import make_server
+from werkzeug.test import TestResponse
 
 from liquidity.contract import COVERAGE, EPSILON
 from liquidity.data.table import describe_target, inputs_and_target
 from liquidity.model.packaging import log_model
 from serve.app import close_app, create_app
 from serve.champion import NoModel, Served
+from serve.worker import gateway
 
 PROJECT = Path(__file__).parents[1]
 SAMPLE = PROJECT / "data/sample.csv"
@@ -107,6 +112,27 @@ def standing_app(inner, *, served=True, fastlane=True, **config):
         yield app
     finally:
         close_app(app)
+
+
+def post_to_gateway(app, path, data, **headers):
+    """What a worker answers to a POST of these bytes, which may go around Flask, as a Response."""
+    sent = {"content-length": str(len(data)), "content-type": "application/json"}
+    sent |= {name.replace("_", "-").lower(): value for name, value in headers.items()}
+
+    class Protocol:
+        async def __call__(self):
+            return data
+
+        def response_bytes(self, status, headers, body):
+            self.response = TestResponse([body], status, Headers(headers), request=None)
+
+    scope = SimpleNamespace(
+        method="POST", path=path, query_string="", scheme="http", http_version="1.1",
+        server="127.0.0.1:8000", client="127.0.0.1:50000", headers=sent,
+    )  # fmt: skip
+    protocol = Protocol()
+    asyncio.run(gateway(app).__rsgi__(scope, protocol))
+    return protocol.response
 
 
 @contextmanager

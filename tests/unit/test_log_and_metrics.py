@@ -95,9 +95,8 @@ def test_a_recorder_that_is_behind_drops_and_counts(monkeypatch):
     numbers = Metrics()
     recorder = request_log.Recorder(numbers)
     with recorder._background._one:  # as long as it is busy
-        environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/", "liquidity.request_id": "i"}
         for _ in range(30):
-            recorder.put(environ, "/", 200, 0.001)
+            recorder.put("/", 200, 0.001, "GET", "/", "i", "-", None)
     recorder.close()
     text = numbers.exposition().decode()
     assert 'liquidity_requests_total{door="/",status="200"} 10.0' in text

@@ -17,10 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 from mlflow.exceptions import MlflowException
 from prometheus_client.parser import text_string_to_metric_families
-from support import COLUMNS, GOOD, HTML, ROW, Standing, standing_app
+from support import COLUMNS, GOOD, HTML, ROW, Standing, post_to_gateway, standing_app
 
 from serve.app import close_app, create_app
-from serve.gateway import BODY
 
 
 @pytest.fixture
@@ -172,15 +171,9 @@ def test_one_row_and_many_score_to_the_same_bits(inner, sample_table):
     ids=str,
 )
 def test_the_shortcut_around_flask_answers_as_flask_does(client, door, payload):
-    """A server's gateway hands the body over as BODY; without it Flask's views answer."""
-    data = orjson.dumps(payload)
-    quick, plain = (
-        client.post(
-            door, data=data, content_type="application/json", environ_overrides=environ,
-            headers={"X-Request-ID": "same"},
-        )
-        for environ in ({BODY: data}, {})
-    )  # fmt: skip
+    data, headers = orjson.dumps(payload), {"X-Request-ID": "same"}
+    quick = post_to_gateway(client.application, door, data, **headers)
+    plain = client.post(door, data=data, content_type="application/json", headers=headers)
     assert (quick.status, quick.data) == (plain.status, plain.data)
     assert sorted(quick.headers) == sorted(plain.headers)
 
@@ -193,10 +186,9 @@ def metrics_of(client):
 
 def test_the_shortcut_is_counted_and_logged_alike(make_client, tmp_path, capsys):
     client = make_client(PREDICTION_LOG=str(tmp_path / "log"))
-    data = orjson.dumps({"instances": [GOOD]})
-    for environ in ({BODY: data}, {}):
-        client.post("/invocations", data=data, content_type="application/json",
-                    environ_overrides=environ, headers={"X-Request-ID": "same"})  # fmt: skip
+    data, headers = orjson.dumps({"instances": [GOOD]}), {"X-Request-ID": "same"}
+    post_to_gateway(client.application, "/invocations", data, **headers)
+    client.post("/invocations", data=data, content_type="application/json", headers=headers)
     metrics = metrics_of(client)
     assert 'liquidity_requests_total{door="/invocations",status="200"} 2.0' in metrics
     assert "liquidity_rows_scored_total 2.0" in metrics
@@ -314,10 +306,12 @@ def test_another_content_type_is_refused(client, door, content_type):
 def test_a_packed_body_is_refused_and_not_unpacked(client, door, shortcut):
     body = orjson.dumps(GOOD)
     for data in (body, gzip.compress(body), gzip.compress(bytes(10**7))):
-        response = client.post(
-            door, data=data, content_type="application/json", headers={"Content-Encoding": "gzip"},
-            environ_overrides={BODY: data} if shortcut else {},
-        )  # fmt: skip
+        headers = {"Content-Encoding": "gzip"}
+        if shortcut:
+            response = post_to_gateway(client.application, door, data, **headers)
+        else:
+            ask = {"content_type": "application/json", "headers": headers}
+            response = client.post(door, data=data, **ask)
         assert "Content-Encoding" in error(response, 415)
 
 
@@ -557,9 +551,7 @@ def test_a_key_is_asked_for_where_one_is_set(make_client, headers, status):
     client = make_client(API_KEY="0123")
     for response in (
         client.post("/predict", json=GOOD, headers=headers),
-        # What a server's gateway hands over may go around Flask.
-        client.post("/predict", json=GOOD, headers=headers,
-                    environ_overrides={BODY: orjson.dumps(GOOD)}),
+        post_to_gateway(client.application, "/predict", orjson.dumps(GOOD), **headers),
         client.get("/model", headers=headers),
         client.get("/", headers=headers),
     ):  # fmt: skip
@@ -573,8 +565,7 @@ def test_a_key_is_asked_for_where_one_is_set(make_client, headers, status):
 def test_any_key_opens_every_door(make_client, key):
     client = make_client(API_KEY=key)
     for headers in ({"Authorization": f"Bearer {key}"}, {"Authorization": basic(key)}):
-        around = client.post("/predict", json=GOOD, headers=headers,
-                             environ_overrides={BODY: orjson.dumps(GOOD)})  # fmt: skip
+        around = post_to_gateway(client.application, "/predict", orjson.dumps(GOOD), **headers)
         through = client.post("/predict", json=GOOD, headers=headers)
         answers = [around, through, client.get("/model", headers=headers)]
         assert [answer.status_code for answer in answers] == [200] * 3
@@ -583,8 +574,8 @@ def test_any_key_opens_every_door(make_client, key):
 def test_who_brings_the_key_as_a_token_goes_around_flask(make_client, monkeypatch):
     client = make_client(API_KEY="0123")
     monkeypatch.delitem(client.application.view_functions, "pages.predict")
-    answer = client.post("/predict", json=GOOD, headers={"Authorization": "Bearer 0123"},
-                         environ_overrides={BODY: orjson.dumps(GOOD)})  # fmt: skip
+    key = {"Authorization": "Bearer 0123"}
+    answer = post_to_gateway(client.application, "/predict", orjson.dumps(GOOD), **key)
     assert answer.json["level"]
 
 
@@ -689,8 +680,7 @@ def test_a_bug_is_one_sentence_and_its_trace_stays_in_the_log(
     monkeypatch.setattr("serve.answers.score", score)
     data = orjson.dumps({"inputs": GOOD})
     with caplog.at_level(logging.ERROR):
-        response = client.post("/invocations", data=data, content_type="application/json",
-                               environ_overrides={BODY: data})  # fmt: skip
+        response = post_to_gateway(client.application, "/invocations", data)
     assert error(response, 500) == "The server failed; its log says how."
     assert caplog.text.count(f"{type(bug).__name__}: a bug") == 1
     assert len(asked) == 1
@@ -700,18 +690,17 @@ def test_what_the_fast_lane_finds_wrong_is_said_without_scoring_again(make_clien
     client = make_client()
     monkeypatch.delitem(client.application.view_functions, "pages.predict")
     data = orjson.dumps(GOOD | {"price": None})
-    response = client.post("/predict", data=data, content_type="application/json",
-                           environ_overrides={BODY: data})  # fmt: skip
+    response = post_to_gateway(client.application, "/predict", data)
     assert "row 0, column price" in error(response, 400)
 
 
 def test_an_application_without_the_fast_lane_answers_through_flask(make_client, monkeypatch):
     client = make_client(fastlane=False)
     data = orjson.dumps(GOOD)
-    ask = {"data": data, "content_type": "application/json", "environ_overrides": {BODY: data}}
-    assert client.post("/predict", **ask).status_code == 200
+    assert post_to_gateway(client.application, "/predict", data).status_code == 200
     monkeypatch.delitem(client.application.view_functions, "pages.predict")
-    assert client.post("/predict", **ask).status_code == 500  # there is no view any more
+    # There is no view any more.
+    assert post_to_gateway(client.application, "/predict", data).status_code == 500
 
 
 # What operators ask
