@@ -21,6 +21,7 @@ QUICK = PROJECT / "benchmarks/results/quick.json"
 PAGE, PICTURE = PROJECT / "docs/performance.md", PROJECT / "docs/growth.png"
 BEGIN, END = "<!-- from here: python -m benchmarks --publish -->", "<!-- to here -->"
 PACKAGES = ("mlflow", "scikit-learn", "numpy", "pandas", "llvmlite", "flask", "granian")
+MACHINE = ("cores", "cpu", "memory_gb", "python")  # what else `machine` names
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ def summary(results):
     dates = sorted(part["date"][:10] for part in parts.values())
     yield (
         f"{on['cores']} cores ({on['cpu']}), {on['memory_gb']} GB, Python {on['python']}, "
-        f"{', '.join(f'{name} {on[name]}' for name in PACKAGES)}; "
+        f"{', '.join(f'{name} {on[name]}' for name in on if name not in MACHINE)}; "
         f"{' to '.join(dict.fromkeys((dates[0], dates[-1])))}."
     )
     yield from (

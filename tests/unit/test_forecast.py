@@ -6,7 +6,6 @@ import pickle
 import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
 
 import mlflow
 import numpy as np
@@ -18,8 +17,8 @@ from support import SMALL_FORECAST, all_runs, children
 import train
 from liquidity import forecast_liquidity
 from liquidity.contract import EPSILON
-from liquidity.forecast.newest import forecast_alone, forecast_newest
-from liquidity.model.loading import _completed, fetched_model, load_checked, load_model
+from liquidity.forecast.newest import forecast_alone
+from liquidity.model.loading import fetched_model, load_checked, load_model
 from liquidity.model.model import EW7, history_features, keys
 from liquidity.scoring.job import main as score
 
@@ -289,18 +288,6 @@ def test_a_row_alone_is_answered_to_the_same_bits(model, panel):
 )
 def test_a_row_alone_that_breaks_a_rule_goes_the_long_way(model, values, coin, date):
     assert forecast_alone(model, values, coin, date) is None
-
-
-def test_models_of_the_first_code_are_asked_their_way(use, panel, monkeypatch):
-    days = of_coin(panel[0], panel[0]["coin"].iloc[-1])
-    models = {h: load_model(f"models:/crypto-liquidity-{h}d@champion") for h in (1, 7)}
-    columns = days.to_dict(orient="list")
-    expected = forecast_newest(models, columns)
-    for each in models.values():
-        monkeypatch.delattr(type(each), "forecast_row")
-        each._lowest = each.__dict__.pop("lowest")
-    models = {h: _completed(SimpleNamespace(scorer=each)) for h, each in models.items()}
-    assert forecast_newest(models, columns) == expected
 
 
 def test_the_loaded_model_can_be_copied_and_pickled(loaded, panel):
