@@ -210,10 +210,10 @@ def _standing(version, role, reference, market, today):
 
 def _tag(standing, findings, notes):
     """The version's live tags; a version that the registry does not have any more stays a note."""
-    tags = live.live_tags(standing.days)
+    wrong = None
     if standing.role == CHAMPION:
-        all_ = [f"The data: {f.said}" for f in findings] + [f.said for f in standing.findings]
-        tags |= {"live_verdict": "stale" if all_ else "fine", "live_reason": "; ".join(all_)}
+        wrong = [f"the data: {f.said}" for f in findings] + [f.said for f in standing.findings]
+    tags = live.live_tags(standing.days, wrong)
     try:
         live.tag_version(standing.version, tags)
     except MlflowException as error:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from rich.box import SIMPLE
 from rich.table import Table
 
-from liquidity.contract import CHALLENGER
+from liquidity.contract import CHALLENGER, LIVE
 from liquidity.report.formatting import short_number
 
 # Figures of a version's run by their headings; one that no version has is no column.
@@ -20,7 +20,6 @@ FIGURES = {
 }
 WHOLE = {"rows"}
 DATA_WIDTH = 13  # what is left of 80 columns
-LIVE = "live_"  # how the tags of a version with figures of its forecasts begin
 
 
 class Listed(NamedTuple):
