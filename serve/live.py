@@ -64,16 +64,21 @@ def told(live):
     parts = [f"Stale: {live['reason'] or 'see the report of the last check'}."] if stale else []
     figures = []
     if "skill" in live:
-        figures.append(f"skill {live['skill']:.3f} over nothing changes")
+        share, way = _share(abs(live["skill"])), "below" if live["skill"] >= 0 else "above"
+        figures.append(f"squared error {share} {way} that of “nothing changes”")
     if "coverage" in live:
         of = f"{live['rows']:,} forecasts" if "rows" in live else "the forecasts"
-        figures.append(f"{percent(live['coverage'])} of {of} within their range")
+        figures.append(f"{_share(live['coverage'])} of {of} within their range")
     if figures and {"days", "until"} <= {*live}:
-        days = f"{live['days']} days" if live["days"] > 1 else "day"
-        parts.append(f"The last {days} scored, to {live['until']}: {', '.join(figures)}.")
+        last = f"last {live['days']} days" if live["days"] > 1 else "last day"
+        parts.append(f"All coins, the {last} scored, to {live['until']}: {', '.join(figures)}.")
     elif not stale:
         parts.append("None of its forecasts has been scored yet.")
     return " ".join(parts)
+
+
+def _share(value):
+    return percent(round(value, 3))
 
 
 def _day(text):

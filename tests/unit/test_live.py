@@ -30,8 +30,8 @@ def test_what_the_monitor_writes_is_read_as_it_is():
         "until": "2024-10-04", "verdict": "stale", "reason": "worse; old",
     }  # fmt: skip
     assert told(live) == (
-        "Stale: worse; old. The last 2 days scored, to 2024-10-04: skill 0.500 over nothing "
-        "changes, 91 % of 400 forecasts within their range."
+        "Stale: worse; old. All coins, the last 2 days scored, to 2024-10-04: squared error 50 % "
+        "below that of “nothing changes”, 91 % of 400 forecasts within their range."
     )
     assert read_live({"gate.reason": "fine"}) is None
     fresh = read_live(live_tags([], []))
@@ -158,7 +158,7 @@ def test_the_served_versions_figures_follow_its_tags(served):
     assert model["forecasts"][0]["live"] == expected
     assert model["loaded"] == loaded
     for page in ("/coins/Coin", "/"):
-        assert "skill 0.500 over nothing changes" in client.get(page, headers=HTML).text
+        assert "squared error 50 % below" in client.get(page, headers=HTML).text
     assert 'liquidity_forecast_live_skill{horizon="1"} 0.5' in client.get("/metrics").text
 
     tag(live_skill="nan", live_verdict="stale", live_reason=MARKUP, live_until="9" * 4000)
