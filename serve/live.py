@@ -34,10 +34,10 @@ class Figure(NamedTuple):
 
 
 FIGURES = {
-    "r2": Figure("r2 of the logarithm", LOWEST, 1),
     "skill": Figure("1 - squared error / that of today's liquidity", LOWEST, 1),
     "har_skill": Figure("1 - squared error / that of the linear regression", LOWEST, 1),
     "coverage": Figure("Share of the coins within their range", 0, 1),
+    "r2": Figure("r2 of the logarithm", LOWEST, 1),
     "brier": Figure("Squared error of the probability of High", 0, 1),
     "rows": Figure("Forecasts scored", 1, 1e12, whole=True),
     "days": Figure("Days scored", 1, 1000, whole=True),

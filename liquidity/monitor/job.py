@@ -9,7 +9,7 @@ import pyarrow as pa
 from mlflow.exceptions import MlflowException
 
 from liquidity.command import AUTO, Parser, add_day_shift_option, model_name, run
-from liquidity.contract import CHAMPION, MODEL_NAME
+from liquidity.contract import CHAMPION, LIVE_METRICS, MODEL_NAME
 from liquidity.errors import OK, STALE, JobError, LiquidityError
 from liquidity.monitor import drift, ledger, live
 from liquidity.monitor.forecasts import load_forecaster, make_forecasts
@@ -21,6 +21,9 @@ from liquidity.monitor.report import Report, Standing
 from liquidity.monitor.retrain import retrain
 from liquidity.monitor.roles import find_roles
 from liquidity.progress import elapsed_time, progress_bar
+from liquidity.report.market_report import REPORT
+from liquidity.report.summary import looking, print_lines
+from liquidity.runs.addresses import artifact_path, live_path, mlflow_page, save_live
 from liquidity.runs.destination import check_destination
 from liquidity.runs.recovery import close_dead_runs
 from liquidity.runs.store import check_store, locked_folder, quieten_mlflow
@@ -153,10 +156,12 @@ def check(args, console):
     for standing in standings:
         _tag(standing, findings, notes)
     _say(console, report.text())
-    run_id = _log_report(args, report)
+    run = _log_report(args, report)
+    paths = {"report": artifact_path(run, REPORT), "live figures": live_path(run)}
+    print_lines(console, looking(mlflow_page(), paths))
     if args.retrain == "yes":
-        return _retrain(args, report, console, run_id)
-    return bool(report.stale or report.findings)
+        return _retrain(args, report, console, run)
+    return report.is_stale
 
 
 def _market(args, console):
@@ -212,7 +217,7 @@ def _tag(standing, findings, notes):
     """The version's live tags; a version that the registry does not have any more stays a note."""
     wrong = None
     if standing.role == CHAMPION:
-        wrong = [f"the data: {f.said}" for f in findings] + [f.said for f in standing.findings]
+        wrong = [f"The data: {f.said}" for f in findings] + [f.said for f in standing.findings]
     tags = live.live_tags(standing.days, wrong)
     try:
         live.tag_version(standing.version, tags)
@@ -223,20 +228,22 @@ def _tag(standing, findings, notes):
 
 
 def _log_report(args, report):
-    """A run with the report; returns its id."""
+    """A run with the report; returns it."""
     close_dead_runs("monitor")
     tags = {"monitor.day": str(as_date(report.last)), "monitor.verdict": report.headline()[0]}
     params = {"data": args.data, "ledger": args.ledger, "model_name": args.model_name}
-    with parent_run(experiment=args.experiment, params=params, tags=tags) as run:
+    options = {"experiment": args.experiment, "params": params, "tags": tags}
+    with parent_run(**options, name=report.title) as run:
         mlflow.log_metrics(
             {"scored": report.scored, "lapsed": report.lapsed, "stale": len(report.stale)}
         )
-        mlflow.log_text(report.page(), "report.html")
+        mlflow.log_text(report.page(), REPORT)
         mlflow.log_text(report.text(), "report.txt")
-    return run.info.run_id
+        save_live(run, tag=live.VERSION, metrics=LIVE_METRICS)
+    return run
 
 
-def _retrain(args, report, console, run_id):
+def _retrain(args, report, console, run):
     """Train stale champions again where that can help; returns whether anything is stale still."""
     still, failures = bool(report.findings), []
     for standing in report.stale:
@@ -248,7 +255,7 @@ def _retrain(args, report, console, run_id):
         else:
             replaced, said = _train(args, version, report.last, failures)
         _say(console, f"{version}: {said}.")
-        live.note_in_run(run_id, {f"retrained.{version.horizon}d": said})
+        live.note_in_run(run.info.run_id, {f"retrained.{version.horizon}d": said})
         still = still or not replaced
     if failures:
         raise JobError(" ".join(failures))

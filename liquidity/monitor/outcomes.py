@@ -56,10 +56,10 @@ def pooled(days):
         for name in ("rows", "error", "persistence", "har", "spread", "inside", "brier")
     }
     return {
-        "live_r2": _skill(total["error"], total["spread"]),
         "live_skill": _skill(total["error"], total["persistence"]),
         "live_har_skill": _skill(total["error"], total["har"]),
         "live_coverage": total["inside"] / total["rows"],
+        "live_r2": _skill(total["error"], total["spread"]),
         "live_brier": total["brier"] / total["rows"],
         "live_rows": total["rows"],
     }
