@@ -11,7 +11,7 @@ from mlflow.entities import Metric, RunTag, ViewType
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 
 from liquidity.contract import FINE, LIVE_METRICS, STALE
-from liquidity.monitor import drift, ledger
+from liquidity.monitor import ledger
 from liquidity.monitor.ledger import OUTCOME, as_date
 from liquidity.monitor.outcomes import day_figures, pooled
 from liquidity.runs.records import end_run
@@ -67,12 +67,12 @@ def _live_run(client, version, experiment_id):
 
 
 def live_tags(days, wrong=None):
-    """The tags of a version from its last scored days, oldest first: the LIVE_METRICS of all rows
-    of the last MONTH together, `live_days`, and `live_until`, the last target day.
+    """The tags of a version from its last scored days, oldest first: the LIVE_METRICS of all their
+    rows together, `live_days`, and `live_until`, the last target day.
 
     Of a champion also `live_verdict` and `live_reason`, from the clauses of what is `wrong`.
     """
-    tags, days = {}, days[-drift.MONTH :]
+    tags = {}
     if days:
         figures = pooled(days)
         tags = {name: f"{value:.4g}" for name, value in figures.items()}

@@ -24,13 +24,12 @@ SHOWN = {
     "live_brier": "Brier",
     "live_rows": "rows",
 }
-CURVE_DAYS = 180  # of the pictures
 
 
 @dataclass
 class Standing:
-    """How a version stands: its role, its last scored days (oldest first), what is wrong with it,
-    and how its features have moved (a table that informs).
+    """How a version stands: its role, its last scored days (MONTH of them, oldest first), what is
+    wrong with it, and how its features have moved (a table that informs).
     """
 
     version: Version
@@ -134,15 +133,14 @@ class Report:
 
 
 def standings_table(standings):
-    """A line per version with scored days: SHOWN figures of the last MONTH days as text."""
+    """A line per version with scored days: SHOWN figures of them together, as text."""
     rows = {}
     for each in standings:
-        days = each.days[-drift.MONTH :]
-        if days:
-            figures = pooled(days)
+        if each.days:
+            figures = pooled(each.days)
             rows[each.name] = {
-                "days": str(len(days)),
-                "until": str(as_date(days[-1].target)),
+                "days": str(len(each.days)),
+                "until": str(as_date(each.days[-1].target)),
                 **{SHOWN[name]: f"{value:.3f}" for name, value in figures.items()},
                 "rows": f"{figures['live_rows']:,}",
             }
@@ -153,7 +151,7 @@ def curves(standing):
     """Skill and coverage of a version by target day."""
     figure = Figure(figsize=(11, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
-    days = standing.days[-CURVE_DAYS:]
+    days = standing.days
     dates = [as_date(day.target) for day in days]
     coverage = standing.reference["coverage"]
     left.axhline(0, color=GREY, linewidth=1)

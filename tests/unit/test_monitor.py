@@ -307,7 +307,7 @@ def test_the_report_opens_with_the_verdict_its_reason_and_what_to_do(monitor, ca
     experiment = monitor.client.get_experiment_by_name(live.EXPERIMENT)
     (run,) = monitor.client.search_runs([experiment.experiment_id], "metrics.stale = 2")
     page = mlflow.artifacts.load_text(f"{run.info.artifact_uri}/report.html")
-    opening, reason = page.index("<h1>STALE on "), page.index("The data: mkt_cap of 100% of the")
+    opening, reason = page.index("<h1>STALE on "), page.index("The data: mkt_cap of 100 % of the")
     assert opening < reason < page.index("<h2>")
     assert "it would have been called stale in" in page
     tags = monitor.client.get_model_version(f"{NAME}-1d", "1").tags
