@@ -99,9 +99,11 @@ MADE_ON, TARGET_DATE, ACTUAL = "made_on", "target_date", "actual"
 LEDGER_COLUMNS = [MADE_ON, TARGET_DATE, COIN, "horizon", "model", "version", TARGET, "lower"]
 LEDGER_COLUMNS += ["upper", "p_high", "persistence", "har"]
 # Metrics of the MLflow run of a version's live figures, with the target date as step. The version's
-# tags are called alike, of the last days together; those of each say so.
-LIVE_METRICS = ["live_r2", "live_skill", "live_har_skill", "live_coverage", "live_brier"]
+# tags are called alike, of the last days together, and so are those of what a check found.
+LIVE_METRICS = ["live_skill", "live_har_skill", "live_coverage", "live_r2", "live_brier"]
 LIVE_METRICS += ["live_rows"]
+LIVE = "live_"  # how they all begin
+FINE, STALE = "fine", "stale"
 
 
 def registered_name(model_name, horizon):

@@ -101,8 +101,13 @@ def model():
         name: value for name, value in known["interval"].items() if not isinstance(value, list)
     }
     shown = {name: info[name] for name in info if name not in HIDDEN} | described
-    shown["followed"] = current_app.extensions["champion"].followed_at(found)
+    shown |= _followed(current_app.extensions["champion"], found)
     return shown | {"forecasts": _forecasts()}
+
+
+def _followed(source, served):
+    found = source.followed(served)
+    return {"followed": found.at, "live": found.live}
 
 
 def _forecasts():
@@ -115,7 +120,8 @@ def _forecasts():
     return [
         {"horizon": horizon}
         | {name: each.info[name] for name in each.info if name not in HIDDEN}
-        | {"followed": forecasts.followed_at(each), "target": each.model.metadata["target"]}
+        | _followed(forecasts, each)
+        | {"target": each.model.metadata["target"]}
         for horizon, each in served.items()
     ]
 

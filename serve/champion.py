@@ -16,6 +16,7 @@ from mlflow.exceptions import MlflowException, RestException
 from liquidity.errors import ModelError, first_line
 from liquidity.model.loading import fetch_model, load_checked, return_freed_memory
 from serve.cache import Cache
+from serve.live import read_live
 from serve.settings import parse_model_uri
 
 LOG = logging.getLogger("serve")
@@ -72,12 +73,23 @@ class Served:
         return {"name": self.info["name"], "version": self.info["version"]}
 
 
+@dataclass(frozen=True)
+class Followed:
+    """When what is served was last what the registry named, an ISO time, and how the registry said
+    then that its forecasts turned out (serve.live); both None before.
+    """
+
+    served: Served
+    at: str | None = None
+    live: dict | None = None
+
+
 class Champion:
     """Holds the served model; a thread of its own asks the registry whether the alias moved.
 
     `model_uri` is `models:/name@alias` or `models:/name/version`. `check(served)` raises ModelError
-    for a version that is not to be served. `on_swap(served)`, `on_follow(served)`, after each round
-    that found what is served to be what the registry names, and `on_failure()` are called in
+    for a version that is not to be served. `on_swap(served)`, `on_follow(followed)`, after each
+    round that found what is served to be what the registry names, and `on_failure()` are called in
     threads of its own. An `optional` model that has yet to be trained is no failure.
     """
 
@@ -99,7 +111,7 @@ class Champion:
         self._refresh_seconds = refresh_seconds
         self._on_swap = on_swap or (lambda served: None)
         self._check = check or (lambda served: None)
-        self._on_follow = on_follow or (lambda served: None)
+        self._on_follow = on_follow or (lambda followed: None)
         self._on_failure = on_failure or (lambda: None)
         self._cache = Cache(cache_dir, model_uri)
         self._round_seconds = round_seconds
@@ -129,11 +141,10 @@ class Champion:
         """The served model, or None."""
         return self._served
 
-    def followed_at(self, served):
-        """When the last round ended that found what is served to be what the registry names, as an
-        ISO time; None for none since the start.
-        """
-        return self._followed
+    def followed(self, served):
+        """The Followed of the last round that found this model to be what the registry names."""
+        found = self._followed
+        return found if found and found.served.model is served.model else Followed(served)
 
     def start(self, *, wait=True):
         """Load what can be loaded within seconds, then watch; without `wait` return at once.
@@ -213,11 +224,12 @@ class Champion:
                 self._serve_cached()
 
     def _follows(self, version):
-        self._followed = datetime.now(UTC).isoformat(timespec="seconds")
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        self._followed = Followed(self._served, now, read_live(version.tags))
         if self._failure:
             LOG.info("the registry answers again; version %s is served", version.version)
             self._failure = None
-        self._on_follow(self._served)
+        self._on_follow(self._followed)
 
     def _watch(self):
         while True:

@@ -1,6 +1,6 @@
 """The forecast champions: one for each horizon, each followed by itself."""
 
-from serve.champion import NoModel
+from serve.champion import Followed, NoModel
 
 
 class Forecasts:
@@ -21,10 +21,10 @@ class Forecasts:
             )
         return dict(sorted(found.items()))
 
-    def followed_at(self, served):
-        """When the registry last named what is served, of one of `current`; None for never."""
-        found = [each for each in self._champions if each.served is served]
-        return found[0].followed_at(served) if found else None
+    def followed(self, served):
+        """As serve.champion.Champion has it, of one of `current`."""
+        found = (each.followed(served) for each in self._champions)
+        return next((each for each in found if each.at), Followed(served))
 
     def stop(self):
         """End all watching threads after their current round."""

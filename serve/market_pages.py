@@ -70,6 +70,7 @@ def coin(coin):
 
 def coin_facts(outlook, n, *, share=SHARE, position=None):
     """All that is known of the coin at position `n`, for JSON and its page."""
+    forecasts = current_app.extensions["forecasts"]
     tradeable = outlook.tradeable(n, share=share)
     if position is not None:
         tradeable["position"] = position
@@ -83,6 +84,7 @@ def coin_facts(outlook, n, *, share=SHARE, position=None):
             served.reference
             | {"horizon": horizon, "registered": served.info.get("registered")}
             | {"metrics": _test_figures(served.info.get("metrics", {}))}
+            | {"live": forecasts.followed(served).live}
             for horizon, served in outlook.served.items()
         ],
     }

@@ -3,6 +3,7 @@
 import threading
 from bisect import bisect_left
 from collections import defaultdict
+from datetime import datetime
 from itertools import accumulate
 from time import time
 
@@ -14,6 +15,8 @@ from prometheus_client.core import (
     HistogramMetricFamily,
 )
 
+from liquidity.contract import STALE
+from serve.live import FIGURES
 from serve.shared import Places
 
 SECONDS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
@@ -39,6 +42,9 @@ GAUGES = {
     "model_followed_timestamp_seconds": (FOLLOWED, []),
     "forecast_version": ("Served version", ["horizon"]),
     "forecast_followed_timestamp_seconds": (FOLLOWED, ["horizon"]),
+    **{f"forecast_live_{name}": (each.said, ["horizon"]) for name, each in FIGURES.items()},
+    "forecast_live_until_timestamp_seconds": ("The last day that is in them", ["horizon"]),
+    "forecast_live_stale": ("1 where the last check found it stale, else 0", ["horizon"]),
 }
 # Of these the worker counts that is worst off, of the others the one that spoke last.
 WORST = ("model_followed_timestamp_seconds", "forecast_followed_timestamp_seconds")
@@ -79,7 +85,7 @@ class Metrics:
         self._set("model_loaded_timestamp_seconds", time())
         self._set("model_load_seconds", served.info["load_seconds"])
 
-    def followed(self, served):
+    def followed(self, followed):
         """Note that what the registry names is what is served."""
         self._set("model_followed_timestamp_seconds", time())
 
@@ -87,9 +93,17 @@ class Metrics:
         """Note which version of a horizon is served from now on."""
         self._set("forecast_version", int(served.info["version"]), served.model.horizon)
 
-    def forecast_followed(self, served):
-        """Note the same of a horizon."""
-        self._set("forecast_followed_timestamp_seconds", time(), served.model.horizon)
+    def forecast_followed(self, followed):
+        """Note the same of a horizon, and how its last forecasts turned out."""
+        horizon, live = followed.served.model.horizon, followed.live or {}
+        self._set("forecast_followed_timestamp_seconds", time(), horizon)
+        values = {name: live.get(name) for name in FIGURES}
+        if until := live.get("until"):
+            until = datetime.fromisoformat(f"{until} 00:00Z").timestamp()
+        values["until_timestamp_seconds"] = until
+        values["stale"] = float(live["verdict"] == STALE) if "verdict" in live else None
+        for name, value in values.items():
+            self._set(f"forecast_live_{name}", value, horizon)
 
     def refresh_failed(self):
         """Count a failed refresh."""
@@ -127,6 +141,7 @@ class Metrics:
             self._changed = True
 
     def _set(self, name, value, *labels):
+        """None is for what is not known any more; it is told to the other workers too."""
         with self._lock:
             self._gauges[name, *map(str, labels)] = value, time()
             self._changed = True
@@ -170,7 +185,8 @@ class _Collected:
         for name, (text, labels) in GAUGES.items():
             family = GaugeMetricFamily(PREFIX + name, text, labels=labels)
             for values, (number, _) in sorted(self._labelled(self._gauges, name).items()):
-                family.add_metric(values, number)
+                if number is not None:
+                    family.add_metric(values, number)
             yield family
 
     def _latencies(self):

@@ -16,11 +16,13 @@ from serve.champion import NoModel
 from serve.charts import amount
 from serve.facts import facts
 from serve.inputs import THRESHOLD_FIELD
+from serve.live import told
 from serve.pasted import read_row
 from serve.records import records
 
 pages = Blueprint("pages", __name__)
 pages.add_app_template_filter(amount)
+pages.add_app_template_filter(told)
 # What every page says of its fields and limits.
 CONSTANTS = {
     "fraction": FRACTION,
@@ -130,6 +132,7 @@ def _page(*, values=None, errors=None, **context):
     if found:
         context["examples"] = verdict.examples(found.model, known)
         context["template"] = _template(known)
+        context["live"] = current_app.extensions["champion"].followed(found).live
     context["market"] = bool(current_app.extensions["market"].folder)
     fields = {name: INPUTS[name] for name in known["features"]}
     return render_template(

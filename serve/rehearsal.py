@@ -4,7 +4,7 @@ import math
 
 from liquidity.contract import DATE
 from liquidity.errors import ModelError, first_line
-from serve.champion import NoModel
+from serve.champion import Followed, NoModel
 
 SCORES = ("lower", "liquidity", "upper")
 DAY = "2026-01-31"  # any
@@ -40,8 +40,9 @@ class Only:
             raise NoModel("No forecast is loaded.")
         return {horizon: self._served}
 
-    def followed_at(self, served):
+    def followed(self, served):
         """It has not been served yet."""
+        return Followed(served)
 
 
 def _ask(client, model):

@@ -9,6 +9,7 @@ import math
 from liquidity.contract import (
     COIN,
     DATE,
+    FINE,
     FORECAST_FEATURES,
     HIGH,
     INPUTS,
@@ -17,13 +18,16 @@ from liquidity.contract import (
     MARKET_CAP,
     PRICE,
     RATIO,
+    STALE,
     VOLUME,
     percent,
 )
 from serve import limits
+from serve.live import FIGURES
 
 TEXT, NUMBER, BOOLEAN = {"type": "string"}, {"type": "number"}, {"type": "boolean"}
 OPTIONAL_TEXT = {"type": ["string", "null"]}
+LIVE_OR_NOT = {"anyOf": [{"$ref": "#/components/schemas/Live"}, {"type": "null"}]}
 LEVEL = {**TEXT, "enum": [HIGH, LOW]}
 # The days from 2010 to 2099; a time of day is taken too.
 YEAR = "20[1-9][0-9]"
@@ -53,6 +57,7 @@ def schemas(facts):
         "Predictions": object_of({"predictions": {"type": "array", "items": ref("Scores")}}),
         "ServedModel": names,
         "Model": _model(names["properties"]),
+        "Live": _live(),
         "Health": object_of({"status": {**TEXT, "const": "ok"}}),
         "Error": object_of({"error_code": TEXT, "message": TEXT}),
     }
@@ -124,7 +129,7 @@ def market_schemas():
         "history": {"type": "array", "items": object_of(day)},
         "tradeable": object_of(tradeable | {"position": NUMBER}, [*tradeable]),
         "costs": object_of({"amihud_per_million": number, "high_low_spread": number}),
-        "models": {"type": "array", "items": {"type": "object"}},
+        "models": {"type": "array", "items": object_of({"live": LIVE_OR_NOT})},
     }
     coins = {"type": "array", "items": ref("CoinToday")}
     return {
@@ -283,10 +288,33 @@ def _model(names):
             "target": TEXT,
             "target_is_ratio": BOOLEAN,
             "threshold": NUMBER,
+            "live": LIVE_OR_NOT,
             "forecasts": {
                 "type": "array",
                 "description": "The forecast champions that are loaded",
-                "items": object_of({"horizon": {"type": "integer"}, **names, "target": TEXT}),
+                "items": object_of(
+                    {"horizon": {"type": "integer"}, **names, "target": TEXT, "live": LIVE_OR_NOT}
+                ),
             },
         }
+    )
+
+
+def _live():
+    figures = {
+        name: {
+            "type": "integer" if each.whole else "number",
+            "minimum": each.lowest,
+            "maximum": each.highest,
+            "description": each.said,
+        }
+        for name, each in FIGURES.items()
+    }
+    until = {**TEXT, "format": "date", "description": "The last day scored"}
+    verdict = {**TEXT, "enum": [FINE, STALE], "description": "Of the last check"}
+    return object_of(
+        figures | {"until": until, "verdict": verdict, "reason": TEXT},
+        [],
+        description="How its forecasts of the last days scored turned out; what is not known is "
+        "left out",
     )

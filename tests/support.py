@@ -35,7 +35,7 @@ from liquidity.contract import COVERAGE, EPSILON
 from liquidity.data.table import describe_target, inputs_and_target
 from liquidity.model.packaging import log_model
 from serve.app import close_app, create_app
-from serve.champion import NoModel, Served
+from serve.champion import Followed, NoModel, Served
 from serve.worker import gateway
 
 PROJECT = Path(__file__).parents[1]
@@ -96,8 +96,8 @@ class Standing:
             raise NoModel("No model is loaded: train one.")
         return self.served
 
-    def followed_at(self, served):
-        return None
+    def followed(self, served):
+        return Followed(served)
 
     def stop(self):
         pass

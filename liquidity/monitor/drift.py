@@ -80,7 +80,7 @@ def judge_days(days, coverage, moves):
         return [
             Finding(
                 "coverage",
-                f"its intervals held {latest.coverage:.0%} of the coins on "
+                f"its intervals held {percent(round(latest.coverage, 2))} of the coins on "
                 f"{as_date(latest.target)}, where {percent(coverage)} are expected and prices were "
                 "calm",
                 f"look at the data of that day first; if they are right, {RETRAIN}",
@@ -169,9 +169,10 @@ def _units(market):
         days = pd.Series(jumped).groupby(market.day[rows]).agg(["mean", "size"])
         days = days[(days["mean"] >= JUMPED) & (days["size"] >= LEAST_ROWS)]
         if len(days):
+            share = percent(round(days["mean"].iloc[-1], 2))
             said = (
-                f"{name} of {days['mean'].iloc[-1]:.0%} of the coins is more than {JUMP} times as "
-                f"large or as small on {as_date(days.index[-1])} as on the day before"
+                f"{name} of {share} of the coins is more than {JUMP} times as large or as small on "
+                f"{as_date(days.index[-1])} as on the day before"
             )
             found.append(Finding("units", said, f"correct {name} from that day on"))
     return found

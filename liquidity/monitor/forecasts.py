@@ -1,10 +1,12 @@
 """The forecasts of a day, written down before anybody knows how it ends."""
 
+import pandas as pd
+
+from liquidity.contract import COIN, MADE_ON, TARGET_DATE
 from liquidity.errors import ModelError
 from liquidity.model.loading import load_model
 from liquidity.monitor import ledger
 from liquidity.monitor.ledger import FORECAST
-from liquidity.monitor.outcomes import new_table
 from liquidity.monitor.reference import forecast_columns, reference_of
 
 
@@ -35,3 +37,11 @@ def make_forecasts(version, model, reference, market, *, clock, newest=None):
     table = new_table(version, market.last, coins, columns)
     written = ledger.write(version.file(FORECAST, market.last), table, clock=clock)
     return len(table) if written else 0
+
+
+def new_table(version, made_on, coins, columns):
+    """The ledger's table of forecasts made on a day, from the columns of numbers by name."""
+    stamps = (pd.Timestamp(ledger.as_date(day)) for day in (made_on, made_on + version.horizon))
+    table = pd.DataFrame({COIN: coins, **columns})
+    table[MADE_ON], table[TARGET_DATE] = stamps
+    return table.assign(horizon=version.horizon, model=version.name, version=version.number)

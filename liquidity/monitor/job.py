@@ -9,7 +9,7 @@ import pyarrow as pa
 from mlflow.exceptions import MlflowException
 
 from liquidity.command import AUTO, Parser, add_day_shift_option, model_name, run
-from liquidity.contract import CHAMPION, MODEL_NAME
+from liquidity.contract import CHAMPION, LIVE_METRICS, MODEL_NAME
 from liquidity.errors import OK, STALE, JobError, LiquidityError
 from liquidity.monitor import drift, ledger, live
 from liquidity.monitor.forecasts import load_forecaster, make_forecasts
@@ -21,14 +21,16 @@ from liquidity.monitor.report import Report, Standing
 from liquidity.monitor.retrain import retrain
 from liquidity.monitor.roles import find_roles
 from liquidity.progress import elapsed_time, progress_bar
+from liquidity.report.market_report import REPORT
+from liquidity.report.summary import looking
+from liquidity.runs.addresses import artifact_path, live_path, mlflow_page, save_live
 from liquidity.runs.destination import check_destination
 from liquidity.runs.recovery import close_dead_runs
-from liquidity.runs.store import check_store, locked_folder, quieten_mlflow
+from liquidity.runs.store import check_store, quieten_mlflow
 from liquidity.runs.tracking import parent_run
 from liquidity.terminal import Terminal
 
 PROG = "liquidity.monitor"
-HORIZON_LOCKS = ".retrain"  # folder in the ledger that is held while a horizon is trained
 
 
 def main(argv=None):
@@ -150,13 +152,14 @@ def check(args, console):
     notes += [f"{version} has made no forecast yet: run `{PROG} forecast`." for version in missing]
     findings = drift.judge_market(market, today)
     report = Report(market.last, findings, standings, scored, lapsed, notes)
-    for standing in standings:
-        _tag(standing, findings, notes)
+    notes += filter(None, [_tag(standing, findings) for standing in standings])
     _say(console, report.text())
-    run_id = _log_report(args, report)
+    run = _log_report(args, report)
+    paths = {"report": artifact_path(run, REPORT), "live figures": live_path(run)}
+    _say(console, "\n".join(looking(mlflow_page(), paths)))
     if args.retrain == "yes":
-        return _retrain(args, report, console, run_id)
-    return bool(report.stale or report.findings)
+        return _retrain(args, report, console, run)
+    return report.is_stale
 
 
 def _market(args, console):
@@ -208,35 +211,38 @@ def _standing(version, role, reference, market, today):
     return standing
 
 
-def _tag(standing, findings, notes):
-    """The version's live tags; a version that the registry does not have any more stays a note."""
-    tags = live.live_tags(standing.days)
+def _tag(standing, findings):
+    """Set the version's live tags; returns a note where the registry does not have it any more."""
+    wrong = None
     if standing.role == CHAMPION:
-        all_ = [f"The data: {f.said}" for f in findings] + [f.said for f in standing.findings]
-        tags |= {"live_verdict": "stale" if all_ else "fine", "live_reason": "; ".join(all_)}
+        wrong = [f"The data: {f.said}" for f in findings] + [f.said for f in standing.findings]
+    tags = live.live_tags(standing.days, wrong)
     try:
         live.tag_version(standing.version, tags)
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        notes.append(f"{standing.version} is not in the registry any more; its figures are kept.")
+        return f"{standing.version} is not in the registry any more; its figures are kept."
+    return None
 
 
 def _log_report(args, report):
-    """A run with the report; returns its id."""
+    """A run with the report; returns it."""
     close_dead_runs("monitor")
     tags = {"monitor.day": str(as_date(report.last)), "monitor.verdict": report.headline()[0]}
     params = {"data": args.data, "ledger": args.ledger, "model_name": args.model_name}
-    with parent_run(experiment=args.experiment, params=params, tags=tags) as run:
+    options = {"experiment": args.experiment, "params": params, "tags": tags}
+    with parent_run(**options, name=report.title) as run:
         mlflow.log_metrics(
             {"scored": report.scored, "lapsed": report.lapsed, "stale": len(report.stale)}
         )
-        mlflow.log_text(report.page(), "report.html")
+        mlflow.log_text(report.page(), REPORT)
         mlflow.log_text(report.text(), "report.txt")
-    return run.info.run_id
+        save_live(run, tag=live.VERSION, metrics=LIVE_METRICS)
+    return run
 
 
-def _retrain(args, report, console, run_id):
+def _retrain(args, report, console, run):
     """Train stale champions again where that can help; returns whether anything is stale still."""
     still, failures = bool(report.findings), []
     for standing in report.stale:
@@ -246,33 +252,23 @@ def _retrain(args, report, console, run_id):
             said = "not trained again: first correct the data, " + faults[0].said
             replaced = False
         else:
-            replaced, said = _train(args, version, report.last, failures)
+            try:
+                replaced, said = retrain(
+                    version,
+                    data=args.data,
+                    day_shift=args.day_shift,
+                    last=report.last,
+                    model_name=args.model_name,
+                )
+            except JobError as error:
+                failures.append(str(error))
+                replaced, said = False, "the training failed"
         _say(console, f"{version}: {said}.")
-        live.note_in_run(run_id, {f"retrained.{version.horizon}d": said})
+        live.note_in_run(run.info.run_id, {f"retrained.{version.horizon}d": said})
         still = still or not replaced
     if failures:
         raise JobError(" ".join(failures))
     return still
-
-
-def _train(args, version, last, failures):
-    """`(replaced, said)` of one training; another process that is at it is left to it."""
-    folder = args.ledger / version.name / HORIZON_LOCKS
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with locked_folder(folder):
-            return retrain(
-                version,
-                data=args.data,
-                day_shift=args.day_shift,
-                last=last,
-                model_name=args.model_name,
-            )
-    except TimeoutError:
-        return False, "another process is training it"
-    except JobError as error:
-        failures.append(str(error))
-        return False, "the training failed"
 
 
 def _say(console, text):

@@ -142,11 +142,12 @@ def read(version, kind, day):
         ("horizon", version.horizon),
         (of, date_),
     ):
-        unlike = table.loc[table[column] != expected, column] if column in table else ["nothing"]
-        if len(unlike):
+        got = table[column].unique() if column in table else ["nothing"]
+        unlike = [value for value in got if value != expected]
+        if unlike:
             raise MarketDataError(
-                f"{path}, column {column}: expected {expected} in every row, got "
-                f"{next(iter(unlike))}: the file belongs elsewhere; move it away."
+                f"{path}, column {column}: expected {expected} in every row, got {unlike[0]}: the "
+                "file belongs elsewhere; move it away."
             )
     return table
 

@@ -10,8 +10,8 @@ import mlflow
 from mlflow.entities import Metric, RunTag, ViewType
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 
-from liquidity.contract import LIVE_METRICS
-from liquidity.monitor import drift, ledger
+from liquidity.contract import FINE, LIVE_METRICS, STALE
+from liquidity.monitor import ledger
 from liquidity.monitor.ledger import OUTCOME, as_date
 from liquidity.monitor.outcomes import day_figures, pooled
 from liquidity.runs.records import end_run
@@ -66,19 +66,21 @@ def _live_run(client, version, experiment_id):
     return run
 
 
-def live_tags(days):
-    """The tags of a version from its last scored days, oldest first: the LIVE_METRICS of all rows
-    of the last MONTH together, `live_days`, and `live_until`, the last target day.
+def live_tags(days, wrong=None):
+    """The tags of a version from its last scored days, oldest first: the LIVE_METRICS of all their
+    rows together, `live_days`, and `live_until`, the last target day.
+
+    Of a champion also `live_verdict` and `live_reason`, from the clauses of what is `wrong`.
     """
-    days = days[-drift.MONTH :]
-    if not days:
-        return {}
-    figures = {name: f"{value:.4g}" for name, value in pooled(days).items()}
-    figures["live_rows"] = str(pooled(days)["live_rows"])
-    return figures | {
-        "live_days": str(len(days)),
-        "live_until": str(as_date(days[-1].target)),
-    }
+    tags = {}
+    if days:
+        figures = pooled(days)
+        tags = {name: f"{value:.4g}" for name, value in figures.items()}
+        tags["live_rows"] = str(figures["live_rows"])
+        tags |= {"live_days": str(len(days)), "live_until": str(as_date(days[-1].target))}
+    if wrong is not None:
+        tags |= {"live_verdict": STALE if wrong else FINE, "live_reason": "; ".join(wrong)}
+    return tags
 
 
 def tag_version(version, tags):

@@ -30,11 +30,6 @@ class Market(NamedTuple):
         """The positions of the days from `first` to `last`, both included, as a slice."""
         return slice(*np.searchsorted(self.day, [first, last + 1]))
 
-    def until(self, last):
-        """The same market as it was when `last` was its last day."""
-        rows = self.rows(self.day[0], last)
-        return Market(self.frame.iloc[rows], self.day[rows], self.level[rows])
-
     def liquidity(self, day):
         """The liquidity of each coin on a day, a Series by coin; empty where there is no row."""
         rows = self.rows(day, day)

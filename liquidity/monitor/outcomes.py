@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
-from liquidity.contract import ACTUAL, COIN, MADE_ON, TARGET, TARGET_DATE
+from liquidity.contract import ACTUAL, COIN, TARGET
 from liquidity.model.model import EPSILON
 from liquidity.monitor import ledger
 from liquidity.monitor.ledger import FORECAST, OUTCOME
@@ -56,10 +55,10 @@ def pooled(days):
         for name in ("rows", "error", "persistence", "har", "spread", "inside", "brier")
     }
     return {
-        "live_r2": _skill(total["error"], total["spread"]),
         "live_skill": _skill(total["error"], total["persistence"]),
         "live_har_skill": _skill(total["error"], total["har"]),
         "live_coverage": total["inside"] / total["rows"],
+        "live_r2": _skill(total["error"], total["spread"]),
         "live_brier": total["brier"] / total["rows"],
         "live_rows": total["rows"],
     }
@@ -128,11 +127,3 @@ def last_figures(version, threshold, *, most):
         figures = day_figures(day, ledger.read(version, OUTCOME, day), threshold)
         found += [figures] if figures else []
     return found[::-1]
-
-
-def new_table(version, made_on, coins, columns):
-    """The ledger's table of forecasts made on a day, from the columns of numbers by name."""
-    stamps = (pd.Timestamp(ledger.as_date(day)) for day in (made_on, made_on + version.horizon))
-    table = pd.DataFrame({COIN: coins, **columns})
-    table[MADE_ON], table[TARGET_DATE] = stamps
-    return table.assign(horizon=version.horizon, model=version.name, version=version.number)

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 
-from liquidity.contract import percent
+from liquidity.contract import FINE, STALE, percent
 from liquidity.monitor import drift
 from liquidity.monitor.ledger import Version, as_date
 from liquidity.monitor.outcomes import pooled
@@ -17,20 +17,19 @@ from liquidity.report.market_report import STYLE
 from liquidity.report.style import BLUE, GREY, ORANGE
 
 SHOWN = {
-    "live_r2": "r2",
     "live_skill": "skill",
     "live_har_skill": "skill over HAR",
     "live_coverage": "coverage",
+    "live_r2": "r2",
     "live_brier": "Brier",
     "live_rows": "rows",
 }
-CURVE_DAYS = 180  # of the pictures
 
 
 @dataclass
 class Standing:
-    """How a version stands: its role, its last scored days (oldest first), what is wrong with it,
-    and how its features have moved (a table that informs).
+    """How a version stands: its role, its last scored days (MONTH of them, oldest first), what is
+    wrong with it, and how its features have moved (a table that informs).
     """
 
     version: Version
@@ -64,10 +63,20 @@ class Report:
         champions = [each for each in self.standings if each.role == "champion"]
         return [each for each in champions if each.findings or self.findings]
 
+    @property
+    def is_stale(self):
+        """Whether anything is wrong that exit code 3 is for."""
+        return bool(self.stale or self.findings)
+
+    @property
+    def title(self):
+        """Day and verdict in a few words."""
+        return f"{as_date(self.last)}, {STALE if self.is_stale else FINE}"
+
     def headline(self):
         """The verdict, its reasons and what to do, a line each."""
         day = as_date(self.last)
-        if not self.stale and not self.findings:
+        if not self.is_stale:
             lines = [f"Fine on {day}: no champion is stale."]
         else:
             of = ", ".join(str(each.version) for each in self.stale)
@@ -80,9 +89,10 @@ class Report:
     def text(self):
         """The report for a terminal."""
         lines = [*self.headline(), *self.notes]
+        waiting = sum(each.waiting for each in self.standings)
         lines.append(
-            f"{self.scored:,} forecasts scored, {self.lapsed:,} lapsed without a value, "
-            f"{sum(each.waiting for each in self.standings)} days wait for their snapshot."
+            f"{self.scored:,} forecasts scored, {self.lapsed:,} lapsed without a value, {waiting} "
+            "days have yet to come or to be complete."
         )
         lines += [f"{each.name}: {_alarms(each)}" for each in self.standings if each.days]
         return "\n".join([*lines, *self._table()])
@@ -105,9 +115,9 @@ class Report:
             )
         for each in self.standings:
             if each.days:
-                parts.append(
-                    f"<h2>{html.escape(each.name)}</h2><p>{html.escape(_alarms(each))}</p>"
-                )
+                told = _alarms(each)
+                told = html.escape(told[0].upper() + told[1:])
+                parts.append(f"<h2>{html.escape(each.name)}</h2><p>{told}</p>")
                 parts.append(_picture(curves(each), each.name))
             if each.features is not None and len(each.features):
                 parts.append(
@@ -123,15 +133,14 @@ class Report:
 
 
 def standings_table(standings):
-    """A line per version with scored days: SHOWN figures of the last MONTH days as text."""
+    """A line per version with scored days: SHOWN figures of them together, as text."""
     rows = {}
     for each in standings:
-        days = each.days[-drift.MONTH :]
-        if days:
-            figures = pooled(days)
+        if each.days:
+            figures = pooled(each.days)
             rows[each.name] = {
-                "days": str(len(days)),
-                "until": str(as_date(days[-1].target)),
+                "days": str(len(each.days)),
+                "until": str(as_date(each.days[-1].target)),
                 **{SHOWN[name]: f"{value:.3f}" for name, value in figures.items()},
                 "rows": f"{figures['live_rows']:,}",
             }
@@ -142,7 +151,7 @@ def curves(standing):
     """Skill and coverage of a version by target day."""
     figure = Figure(figsize=(11, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
-    days = standing.days[-CURVE_DAYS:]
+    days = standing.days
     dates = [as_date(day.target) for day in days]
     coverage = standing.reference["coverage"]
     left.axhline(0, color=GREY, linewidth=1)
@@ -176,7 +185,7 @@ def _alarms(standing):
     """How often the rule would have been wrong on the model's own test rows."""
     weeks, alarms = standing.reference["weeks"], standing.reference["false_alarms"]
     if not weeks:
-        return f"false alarms are not known: {standing.reference['problem']}"
+        return f"false alarms are not known: {standing.reference['problem']}."
     return (
         f"on the test rows of its training, {weeks} weeks, it would have been called stale in "
         f"{alarms}."

@@ -12,11 +12,13 @@ import liquidity
 from liquidity.errors import OK, JobError
 from liquidity.model.gate import champion_number
 from liquidity.monitor.ledger import as_date, as_day
+from liquidity.runs.store import locked_folder
 from liquidity.search.pipeline import PARAMS
 
 # Settings of the champion's own training that the next one takes over.
 KEPT = ("outliers", "test_size", "cv", *PARAMS, "max_samples", "random_state")
 AGAIN = 7  # days of data after which a training that changed nothing is tried again
+LOCKS = ".retrain"  # folder beside the versions' that is held while a horizon is trained
 BEGUN = "retrain.begun"  # tag of the champion: last day of the data, highest version before
 
 
@@ -33,12 +35,23 @@ def training_job():
     return module
 
 
-def retrain(version, *, data, day_shift, last, model_name, experiment=None):
+def retrain(version, *, data, day_shift, last, model_name):
     """Train a champion's horizon again on `data`, whose last day is `last`; returns what came of it
-    as `(replaced, sentence)`. The caller keeps others from doing so at the same time.
+    as `(replaced, clause)`. Another process that is at it is left to it.
 
     Raises JobError where the training fails.
     """
+    folder = version.folder.parent / LOCKS
+    folder.mkdir(parents=True, exist_ok=True)
+    options = {"data": data, "day-shift": day_shift, "model-name": model_name}
+    try:
+        with locked_folder(folder):
+            return _retrain(version, options, last)
+    except TimeoutError:
+        return False, "another process is training it"
+
+
+def _retrain(version, options, last):
     client = mlflow.MlflowClient()
     champion = str(champion_number(version.name))
     if champion != version.number:
@@ -50,9 +63,7 @@ def retrain(version, *, data, day_shift, last, model_name, experiment=None):
     client.set_model_version_tag(version.name, version.number, BEGUN, f"{as_date(last)} {highest}")
     # This run is written to by its own job; a training makes one of its own.
     os.environ.pop("MLFLOW_RUN_ID", None)
-    options = {"data": data, "horizon": version.horizon, "model-name": model_name}
-    options |= {"day-shift": day_shift, **_settings(client, registered)}
-    options |= {"experiment": experiment} if experiment else {}
+    options |= {"horizon": version.horizon, **_settings(client, registered)}
     code = training_job().main([f"--{name}={value}" for name, value in options.items()])
     if code != OK:
         raise JobError(

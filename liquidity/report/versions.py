@@ -7,7 +7,7 @@ from typing import NamedTuple
 from rich.box import SIMPLE
 from rich.table import Table
 
-from liquidity.contract import CHALLENGER
+from liquidity.contract import CHALLENGER, LIVE, LIVE_METRICS
 from liquidity.report.formatting import short_number
 
 # Figures of a version's run by their headings; one that no version has is no column.
@@ -20,7 +20,7 @@ FIGURES = {
 }
 WHOLE = {"rows"}
 DATA_WIDTH = 13  # what is left of 80 columns
-LIVE = "live_"  # how the tags of a version with figures of its forecasts begin
+FIRST = [f"{LIVE}{name}" for name in ("verdict", "reason", "days", "until")]  # of the live tags
 
 
 class Listed(NamedTuple):
@@ -68,14 +68,16 @@ def live_lines(versions):
     """A line per version that has live figures."""
     lines = []
     for version in versions:
-        live = {
-            key.removeprefix(LIVE).replace("_", " "): value
-            for key, value in sorted(version.tags.items())
-            if key.startswith(LIVE)
-        }
-        if live:
-            told = ", ".join(f"{what} {_short(value)}" for what, value in live.items())
-            lines.append(f"  version {version.number} live: {told}")
+        live = {key: value for key, value in version.tags.items() if key.startswith(LIVE)}
+        # The verdict, then figures in their order, then whatever else there is.
+        order = [*FIRST, *LIVE_METRICS, *sorted({*live} - {*FIRST, *LIVE_METRICS})]
+        told = [
+            f"{key.removeprefix(LIVE).replace('_', ' ')} {_short(live[key])}"
+            for key in order
+            if live.get(key)
+        ]
+        if told:
+            lines.append(f"  version {version.number} live: {', '.join(told)}")
     return lines
 
 

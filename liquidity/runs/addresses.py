@@ -21,6 +21,7 @@ VIEW = "mlflow.sharedViewState."
 # Without it the page opens as that of language models.
 KIND = "workflowType=machine_learning"
 TRAININGS = "trainings"  # the key of the view of all of them
+LIVE = "live"  # of that of the runs of live figures
 SECTION = "comparison"
 MOST_DRAWN = 100  # runs in a chart
 
@@ -65,6 +66,11 @@ def trainings_path(run):
     return f"{_view_path(run)}{TRAININGS}"
 
 
+def live_path(run):
+    """Where it draws the live figures of the run's experiment, as `save_live` says."""
+    return f"{_view_path(run)}{LIVE}&compareRunsMode=CHART"
+
+
 def charts_path(run):
     """Where it draws them."""
     return f"{table_path(run)}&compareRunsMode=CHART"
@@ -102,20 +108,26 @@ def save_view(run, *, metrics, drawn, grid):
     if grid and all(isinstance(each, (int, float)) for values in grid.values() for each in values):
         picture = {"selectedParams": list(grid), "selectedMetrics": metrics[:1]}
         charts.insert(0, {"type": "PARALLEL", "showAllRuns": True, **picture})
-    common = {"metricSectionId": SECTION, "runsCountToCompare": MOST_DRAWN}
-    common |= {"deleted": False, "isGenerated": False}
-    section = {"uuid": SECTION, "name": "Comparison", "display": True, "isReordered": False}
-    view = _table(metrics, grid) | {
+    view = {
+        **_table(metrics, grid),
+        **_charts(charts),
         "searchFilter": f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{run.info.run_id}'",
         "orderByKey": f"metrics.`{metrics[0]}`",
         "orderByAsc": False,
-        "runsHiddenMode": "SHOW_ALL",
-        "compareRunSections": [section | {"deleted": False, "isGenerated": False}],
-        "compareRunCharts": [
-            {"uuid": str(number), **common, **chart} for number, chart in enumerate(charts)
-        ],
     }
     _save(run, run.info.run_id, view)
+
+
+def save_live(run, *, tag, metrics):
+    """Let `live_path` draw these metrics of the runs with a tag by day, in this order, and the
+    page's menu of views name that.
+    """
+    charts = [
+        {"type": "LINE", "metricKey": metric, "selectedMetricKeys": [metric], "xAxisKey": "time"}
+        for metric in metrics
+    ]
+    view = _table(metrics, ()) | _charts(charts) | {"searchFilter": f"tags.`{tag}` LIKE '%'"}
+    _save_named(run, LIVE, "Live figures", view)
 
 
 def save_trainings(run, *, metrics, params):
@@ -123,13 +135,29 @@ def save_trainings(run, *, metrics, params):
     the page's menu of views name that.
     """
     view = _table(metrics, params) | {"searchFilter": f"tags.`{SEARCH_KEY}` LIKE '%'"}
-    named = {"name": "Trainings", "createdAt": now(), "state": json.dumps(view)}
-    _save(run, TRAININGS, named)
+    _save_named(run, TRAININGS, "Trainings", view)
 
 
 def _table(metrics, params):
     columns = [*(f"metrics.`{each}`" for each in metrics), *(f"params.`{each}`" for each in params)]
     return {"selectedColumns": columns}
+
+
+def _charts(charts):
+    common = {"metricSectionId": SECTION, "runsCountToCompare": MOST_DRAWN}
+    common |= {"deleted": False, "isGenerated": False}
+    section = {"uuid": SECTION, "name": "Comparison", "display": True, "isReordered": False}
+    return {
+        "runsHiddenMode": "SHOW_ALL",
+        "compareRunSections": [section | {"deleted": False, "isGenerated": False}],
+        "compareRunCharts": [
+            {"uuid": str(number), **common, **chart} for number, chart in enumerate(charts)
+        ],
+    }
+
+
+def _save_named(run, key, name, view):
+    _save(run, key, {"name": name, "createdAt": now(), "state": json.dumps(view)})
 
 
 def _save(run, key, view):

@@ -22,7 +22,7 @@ from liquidity.model import forest as layout
 from serve import cache, champion
 from serve.app import build_flask
 from serve.cache import cache_folder
-from serve.champion import Champion, NoModel, Served
+from serve.champion import Champion, Followed, NoModel, Served
 from serve.rehearsal import rehearse
 
 
@@ -368,14 +368,20 @@ def test_the_last_round_that_found_it_right_is_known(store, register, make_champ
     followed = []
     register(3)
     follower = make_champion(on_follow=followed.append)
-    assert follower.followed_at(None) is None
     follower.refresh()
-    first = follower.followed_at(follower.current())
-    assert first
+    served = follower.current()
+    assert follower.followed(served) is followed[0]
+    assert followed[0].at
+    store.set_model_version_tag(NAME, "1", "live_skill", "0.1")
     follower.refresh()
+    assert follower.followed(served).live == {"skill": 0.1}
     away[0]()
     follower.refresh()
-    assert [served.info["version"] for served in followed] == ["1", "1"]
+    assert [each.served.info["version"] for each in followed] == ["1", "1"]
+    assert follower.followed(served) is followed[1]
+    assert follower.followed(copy.copy(served)).at
+    another = Served(object(), INFO)
+    assert follower.followed(another) == Followed(another)
 
 
 # The rehearsal

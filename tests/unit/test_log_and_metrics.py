@@ -12,7 +12,7 @@ from support import GOOD, INFO
 from serve import background, log_stream, metrics, request_log, shared
 from serve.app import close_app
 from serve.background import Background
-from serve.champion import Served
+from serve.champion import Followed, Served
 from serve.log_stream import LogStream
 from serve.metrics import Metrics
 from serve.shared import Places, shared_places
@@ -182,7 +182,7 @@ def test_of_workers_that_follow_the_one_that_is_worst_off_counts(inner, monkeypa
         one, two = Metrics(), Metrics()
         for numbers, now in ((two, 1000.0), (one, 2000.0)):
             monkeypatch.setattr(metrics, "time", lambda now=now: now)
-            numbers.followed(served)
+            numbers.followed(Followed(served))
             numbers.swapped(served)
             numbers.publish()
         text = one.exposition().decode()

@@ -23,6 +23,7 @@ from liquidity.monitor.ledger import FORECAST, OUTCOME, Version, as_date, as_day
 from liquidity.monitor.reference import reference_of
 from liquidity.monitor.retrain import BEGUN, training_job
 from liquidity.monitor.roles import find_roles
+from liquidity.runs.addresses import VIEW
 
 LAST = date(2026, 6, 20)  # of the market at first; the panel has ten days more
 COLUMNS = ["date", "coin", "price", "24h_volume", "mkt_cap"]
@@ -170,7 +171,7 @@ def test_without_the_runs_table_the_forecast_is_made_and_says_so(monitor, capsys
 
 def test_a_forecast_is_scored_once_and_its_figures_are_the_days_own(monitor, capsys):
     assert monitor.run("check") == 0
-    assert "0 forecasts scored, 0 lapsed without a value, 2 days wait" in capsys.readouterr().out
+    assert "0 forecasts scored, 0 lapsed without a value, 2 days have" in capsys.readouterr().out
     monitor.come(LAST + timedelta(1))
     assert monitor.run("check") == 0
     table = ledger.read(monitor.version(), OUTCOME, as_day(LAST) + 1)
@@ -306,12 +307,20 @@ def test_the_report_opens_with_the_verdict_its_reason_and_what_to_do(monitor, ca
     experiment = monitor.client.get_experiment_by_name(live.EXPERIMENT)
     (run,) = monitor.client.search_runs([experiment.experiment_id], "metrics.stale = 2")
     page = mlflow.artifacts.load_text(f"{run.info.artifact_uri}/report.html")
-    opening, reason = page.index("<h1>STALE on "), page.index("The data: mkt_cap of 100% of the")
+    opening, reason = page.index("<h1>STALE on "), page.index("The data: mkt_cap of 100 % of the")
     assert opening < reason < page.index("<h2>")
     assert "it would have been called stale in" in page
     tags = monitor.client.get_model_version(f"{NAME}-1d", "1").tags
     assert tags["live_verdict"] == "stale"
     assert tags["live_reason"].startswith("The data: mkt_cap")
+    # The page of MLflow names it, and shows it and the live figures at the addresses that are told.
+    assert run.info.run_name == f"{LAST + timedelta(1)}, stale"
+    assert f"/runs/{run.info.run_id}/artifacts/report.html" in said
+    view = json.loads(monitor.client.get_experiment(experiment.experiment_id).tags[f"{VIEW}live"])
+    charts = json.loads(view["state"])["compareRunCharts"]
+    assert [chart["metricKey"] for chart in charts] == LIVE_METRICS
+    assert {chart["xAxisKey"] for chart in charts} == {"time"}
+    assert "viewStateShareKey=live" in said
 
 
 def test_data_that_are_wrong_are_not_trained_on(monitor, capsys):

@@ -343,13 +343,14 @@ def test_horizons_live_figures_and_versions_without_a_run_are_listed(store, tabl
     for name in (f"{NAME}-7d", f"{NAME}-wild"):
         store.create_registered_model(name)
         store.create_model_version(name, source)
-    for key, value in {"live_r2": "0.81234", "live_rows": "4200", "live_step": "soon"}.items():
+    tags = {"live_r2": "0.81234", "live_rows": "4200", "live_step": "soon", "live_reason": ""}
+    for key, value in (tags | {"live_verdict": "fine"}).items():
         store.set_model_version_tag(f"{NAME}-7d", "1", key, value)
     store.set_registered_model_alias(f"{NAME}-7d", "a-rather-long-name-for-an-alias", "1")
     lines = listed(capsys)
     assert f"{NAME}-7d" in lines
     assert f"{NAME}-wild" not in lines
-    assert lines[-1] == "  version 1 live: r2 0.812, rows 4,200, step soon"
+    assert lines[-1] == "  version 1 live: verdict fine, r2 0.812, rows 4,200, step soon"
     assert all(len(line) <= 80 for line in lines)
     assert lines == listed(capsys, "--model-name", NAME)
     assert listed(capsys, "--model-name", f"{NAME}-wild")[0] == f"{NAME}-wild"
