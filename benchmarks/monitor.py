@@ -1,6 +1,7 @@
 """How soon the monitor finds faults, and how often it is wrong: a panel's past, day by day.
 
-    python -m benchmarks.monitor --start 2023-07-15 [--end DAY] [--data PANEL] [--false-alarms]
+    python -m benchmarks.monitor --start 2023-07-15 [--end DAY] [--data PANEL]
+        [--false-alarms] [--stricter]
 
 Champions come from the store of MLFLOW_TRACKING_URI and have to be trained on days before --start.
 Every day all of them forecast, what has come is scored, and they are judged, as the job does it.
@@ -51,7 +52,10 @@ def main():
     parser.add_argument("--start", required=True, type=pd.Timestamp, help="first day judged")
     parser.add_argument("--end", type=pd.Timestamp, help="the last one (that of the data)")
     parser.add_argument("--false-alarms", action="store_true", help="no faults")
+    parser.add_argument("--stricter", action="store_true", help="rules compared in the docs")
     args = parser.parse_args()
+    if args.stricter:
+        drift.BAD, drift.BELOW, drift.STORM = 3, 0.10, float("inf")
     quieten_mlflow()
     frame, _ = read_market(args.data, required=FORECAST_FEATURES)
     frame = frame[frame[DATE] <= (args.end or frame[DATE].max())]
