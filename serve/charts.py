@@ -165,11 +165,14 @@ def _points(x, y):
 RANGE_WIDTH = 120  # of a range in a row of the market
 
 
-def range_of(lower, middle, upper):
-    """Where a forecast's range lies on the market's log axis, in its units."""
-    ends = [round(RANGE_WIDTH * float(_share(value, HIGHEST)), 1) for value in (lower, upper)]
-    at = round(RANGE_WIDTH * float(_share(middle, HIGHEST)), 1)
-    return {"from": ends[0], "width": max(round(ends[1] - ends[0], 1), 1), "at": at}
+def ranges_of(middle, lower, upper):
+    """Where forecasts' ranges lie on the market's log axis, in its units; arrays of shape (n,)."""
+    ends = np.array([lower, middle, upper])
+    starts, dots, stops = np.round(RANGE_WIDTH * _share(ends, HIGHEST), 1).tolist()
+    return [
+        {"from": start, "width": max(round(stop - start, 1), 1), "at": dot}
+        for start, dot, stop in zip(starts, dots, stops, strict=True)
+    ]
 
 
 def range_legend(threshold):

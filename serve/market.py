@@ -18,6 +18,7 @@ import time
 import zlib
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import orjson
@@ -42,6 +43,7 @@ START = 64  # of what is handed over
 LOOK_SECONDS = 1.0
 AGAIN_SECONDS = 10  # until a reader that has ended is started again
 NICE = 15
+SAY_SECONDS = 5  # from one word on a long reading to the next
 
 
 class NoMarket(RuntimeError):
@@ -70,8 +72,9 @@ class Days:
     low: np.ndarray
     read: str  # when, as an ISO time
     problems: tuple[str, ...] = field(default=())
+    reading: str = ""  # how far the first reading is, while there are no rows yet
 
-    @property
+    @cached_property
     def newest(self):
         """The position of each coin's newest row, of shape (coins,)."""
         return self.starts[1:] - 1
@@ -108,8 +111,9 @@ class Market:
                 404,
             )
         days = self._days
-        if days is None:
-            raise NoMarket("The snapshots are being read; try again in a moment.", 503)
+        if days is None or days.reading:
+            far = f", {days.reading}" if days else ""
+            raise NoMarket(f"The snapshots are being read{far}; try again in a moment.", 503)
         if not days.coins:
             raise NoMarket(
                 "The snapshots hold no coin that can be shown; the server's log says why.",
@@ -174,6 +178,8 @@ class Market:
             return
         self._days = unpack(number, data)
         self._number = number
+        if self._days.reading and self._leads:
+            LOG.info("snapshots: being read, %s", self._days.reading)
         problems = self._days.problems
         for problem in problems:
             if problem not in self._said and self._leads:
@@ -217,8 +223,8 @@ def _write(memory, data):
     os.ftruncate(memory, max(place + len(data), offset + length))
 
 
-def pack(frame, *, problems, read):
-    """Rows as liquidity.data.recent has them, as bytes."""
+def pack(frame, *, problems, read, reading=""):
+    """Rows as liquidity.data.recent has them, and Days' other fields, as bytes."""
     symbol = frame[SYMBOL] if SYMBOL in frame else [None] * len(frame)
 
     def numbers(name):
@@ -233,7 +239,11 @@ def pack(frame, *, problems, read):
         }
     )
     table = table.replace_schema_metadata(
-        {"problems": orjson.dumps([*problems]), "read": read.encode()}
+        {
+            "problems": orjson.dumps([*problems]),
+            "read": read.encode(),
+            "reading": reading.encode(),
+        }
     )
     sink = io.BytesIO()
     with pa.ipc.new_stream(sink, table.schema) as writer:
@@ -256,6 +266,7 @@ def unpack(number, data):
     return Days(
         number, coins, starts, symbols, day, price, volume, cap, high, low,
         read=about[b"read"].decode(), problems=tuple(orjson.loads(about[b"problems"])),
+        reading=about[b"reading"].decode(),
     )  # fmt: skip
 
 
@@ -264,14 +275,25 @@ def read_for_ever(memory, folder, parent):
     from datetime import UTC, datetime
 
     from liquidity.data.recent import Recent
-    from liquidity.processes import exit_with_parent
+    from liquidity.processes import exit_with_parent, return_freed_memory
 
     exit_with_parent(parent)
     os.nice(NICE)
     recent, first = Recent(folder), True
+    empty, said = not _header(memory)[0], time.monotonic()
+
+    def say(done, total):
+        nonlocal said
+        if empty and time.monotonic() - said > SAY_SECONDS:
+            said = time.monotonic()
+            far = f"{done:,} of {total:,} files"
+            _write(memory, pack(Recent(folder).rows(), problems=[], read="", reading=far))
+
     while True:
-        if recent.update() or first:
-            first = False
+        if recent.update(say) or first:
+            first = empty = False
             now = datetime.now(UTC).isoformat(timespec="seconds")
             _write(memory, pack(recent.rows(), problems=recent.problems, read=now))
+            pa.default_memory_pool().release_unused()
+            return_freed_memory()
         time.sleep(LOOK_SECONDS)

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,7 @@ from liquidity.data.recent import DAYS, Recent
 from serve import market
 from serve.app import close_app, create_app
 from serve.market import Days, Market, NoMarket, pack, unpack
-from serve.outlook import UnknownCoin, outlook
+from serve.outlook import Outlooks, UnknownCoin, outlook
 
 ODD_NAMES = [
     "a/b",
@@ -311,6 +312,60 @@ def test_the_last_90_days_are_kept_of_whoever_was_seen_within_them(tmp_path):
     assert recent.update()
     assert recent.rows()["coin"].value_counts().to_dict() == {"Long": DAYS, "Late": DAYS}
     assert not recent.update()
+
+
+def test_of_years_of_files_only_what_can_be_shown_is_held(tmp_path, monkeypatch):
+    """Which the last by its name tells, and that one is read first."""
+    monkeypatch.setattr("liquidity.data.recent.KEPT_DAYS", 4)
+    write_days(tmp_path / "snapshots", rows_of("Coin", 9))
+    recent, read = Recent(tmp_path / "snapshots"), []
+    recent.update(lambda done, total: read.append((done, total, held(recent))))
+    assert read == [(n, 9, min(n, 4)) for n in range(9)]
+    assert held(recent) == len(recent.rows()) == 4
+    rows_of("Coin", 1, last="2026-07-03").to_csv(tmp_path / "snapshots/a.csv", index=False)
+    recent.update()
+    assert held(recent) == 2  # of which one came before
+
+
+def held(recent):
+    return sum(len(file.rows) for file in recent._files.values() if file.rows is not None)
+
+
+def test_a_first_reading_says_how_far_it_is(tmp_path):
+    shown = Market("")
+    shown.folder = "snapshots"
+    data = pack(Recent(tmp_path).rows(), problems=[], read="", reading="600 of 1,800 files")
+    shown._days = unpack(1, data)
+    with pytest.raises(NoMarket, match="being read, 600 of 1,800 files; try again") as raised:
+        shown.current()
+    assert raised.value.status == 503
+
+
+def test_a_new_market_is_drawn_before_it_is_shown_and_nobody_waits_for_it():
+    before, after = (unpack(n, pack(rows_of("A", n), problems=[], read="now")) for n in (1, 2))
+    shown = SimpleNamespace(current=lambda: before)
+    outlooks = Outlooks(shown, SimpleNamespace(current=lambda: {}))
+    drawn = []
+    outlooks.on_new = lambda new: drawn.append((new.days, outlooks.current().days))
+    shown.on_look()
+    shown.current = lambda: after
+    assert outlooks.current().days is before
+    shown.on_look()
+    shown.on_look()
+    assert outlooks.current().days is after
+    assert drawn == [(before, before), (after, before)]
+
+
+def test_a_row_is_drawn_once_whatever_it_is_sorted_by(inner, folder):
+    with standing_app(inner, SNAPSHOTS=str(folder), FORECASTS="") as app:
+        outlooks = app.extensions["outlooks"]
+        wait(lambda: outlooks._made)
+        rows = dict(outlooks._outlook.kept["rows"])  # nobody has asked yet
+        assert len(rows) == 50
+        client = app.test_client()
+        pages = [client.get(f"/market?sort={by}", headers=HTML).text for by in ("rank", "coin")]
+        assert all(outlooks.current().kept["rows"][n] is row for n, row in rows.items())
+        assert all(row in page for row in rows.values() for page in pages)
 
 
 def test_a_state_survives_its_packing():
