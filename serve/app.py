@@ -47,7 +47,9 @@ def create_app(config=None, champion=None, *, fastlane=True, unpacker=None):
     forecasts = start_forecasts(settings, metrics)
     recorder = Recorder(metrics)
 
-    snapshots = Market(settings.snapshots, on_problem=metrics.snapshots_failed)
+    snapshots = Market(
+        settings.snapshots, ledger=settings.ledger, on_problem=metrics.snapshots_failed
+    )
     app = build_flask(champion, forecasts, snapshots)
     app.extensions["outlooks"].on_new = partial(draw_first, app)
     app.extensions.update(

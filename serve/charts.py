@@ -182,6 +182,7 @@ def range_legend(threshold):
 
 
 FAN_WIDTH, FAN_HEIGHT = 720, 300
+PAST = ("upper", "liquidity", "lower")
 FAN_LEFT, FAN_RIGHT, FAN_TOP, FAN_BOTTOM = 48, 12, 12, 28
 
 
@@ -189,6 +190,7 @@ def fan(known, threshold):
     """A coin's days and what is expected of them, as coordinates: liquidity on a log axis by date.
 
     `known` is what serve.market_pages.coin_facts returns. A day that is missing parts the line.
+    Of the earlier forecasts those of one horizon are drawn, the middle one: all would be a tangle.
     """
     days = [np.datetime64(each["date"], "D").astype(int) for each in known["history"]]
     values = [each["liquidity"] for each in known["history"]]
@@ -226,6 +228,7 @@ def fan(known, threshold):
         }
         for each in ahead
     ]
+    told = known["past"][len(known["past"]) // 2] if known["past"] else None
     start = (across(newest), up(values[-1]))
     upper = [start, *((each["x"], each["upper"]) for each in points)]
     lower = [start, *((each["x"], each["lower"]) for each in points)]
@@ -244,6 +247,15 @@ def fan(known, threshold):
         "band": _points(*zip(*(upper + lower[::-1]), strict=True)) if points else "",
         "middle": _points(*zip(*middle, strict=True)) if points else "",
         "points": points,
+        "past": told
+        and {
+            "horizon": told["horizon"],
+            "ranges": [
+                (round(across(day), 1), *(round(up(each[end]), 1) for end in PAST))
+                for each in told["forecasts"]
+                if (day := np.datetime64(each["date"], "D").astype(int)) >= days[0]
+            ],
+        },
         "threshold": round(up(threshold), 1) if least <= threshold <= most else None,
         "today": round(across(newest), 1),
         "y_ticks": [(round(up(tick), 1), f"{tick:g}") for tick in heights],

@@ -34,6 +34,7 @@ from liquidity.contract import (
     SYMBOL,
     VOLUME,
 )
+from serve.past import Outcomes, Past, pack_outcomes
 from serve.shared import MARKET
 
 LOG = logging.getLogger("serve")
@@ -73,6 +74,7 @@ class Days:
     read: str  # when, as an ISO time
     problems: tuple[str, ...] = field(default=())
     reading: str = ""  # how far the first reading is, while there are no rows yet
+    past: Past | None = None
 
     @cached_property
     def newest(self):
@@ -81,13 +83,14 @@ class Days:
 
 
 class Market:
-    """The folder `folder` as of a second ago; an empty name means that there is none.
+    """The folder `folder` as of a second ago, and of the folder `ledger` how earlier forecasts
+    turned out; an empty name means that there is none.
 
     `on_problem()` is called for each new problem of the folder.
     """
 
-    def __init__(self, folder, *, on_problem=lambda: None):
-        self.folder = folder
+    def __init__(self, folder, *, ledger="", on_problem=lambda: None):
+        self.folder, self._ledger = folder, ledger
         self._on_problem = on_problem
         self.on_look = lambda: None  # called each second in the watching thread
         self._days = None
@@ -162,7 +165,9 @@ class Market:
             return
         self._started = time.monotonic()
         program = f"import sys; sys.path = {sys.path!r}; from serve.market import read_for_ever; "
-        program += f"read_for_ever({self._memory}, {self.folder!r}, {os.getpid()})"
+        program += (
+            f"read_for_ever({self._memory}, {self.folder!r}, {self._ledger!r}, {os.getpid()})"
+        )
         self._reader = subprocess.Popen(
             [sys.executable, "-c", program],
             pass_fds=[self._memory],
@@ -180,10 +185,11 @@ class Market:
         self._number = number
         if self._days.reading and self._leads:
             LOG.info("snapshots: being read, %s", self._days.reading)
-        problems = self._days.problems
+        problems = [f"snapshots: {each}" for each in self._days.problems]
+        problems += [f"ledger: {each}" for each in self._days.past.problems]
         for problem in problems:
             if problem not in self._said and self._leads:
-                LOG.error("snapshots: %s", problem)
+                LOG.error("%s", problem)
                 self._on_problem()
         self._said = problems
 
@@ -223,8 +229,10 @@ def _write(memory, data):
     os.ftruncate(memory, max(place + len(data), offset + length))
 
 
-def pack(frame, *, problems, read, reading=""):
-    """Rows as liquidity.data.recent has them, and Days' other fields, as bytes."""
+def pack(frame, *, problems, read, reading="", outcomes=None, lost=()):
+    """Rows as liquidity.data.recent and serve.past have them, and Days' other fields, as bytes;
+    `lost` are the ledger's problems.
+    """
     symbol = frame[SYMBOL] if SYMBOL in frame else [None] * len(frame)
 
     def numbers(name):
@@ -246,14 +254,16 @@ def pack(frame, *, problems, read, reading=""):
         }
     )
     sink = io.BytesIO()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
+    for each in (table, pack_outcomes(outcomes, lost)):
+        with pa.ipc.new_stream(sink, each.schema) as writer:
+            writer.write_table(each)
     return sink.getvalue()
 
 
 def unpack(number, data):
     """The Days of what `pack` has packed."""
-    table = pa.ipc.open_stream(data).read_all()
+    stream = pa.BufferReader(data)
+    table, outcomes = (pa.ipc.open_stream(stream).read_all() for _ in range(2))
     coin = table.column(COIN).combine_chunks()
     codes = coin.indices.to_numpy()
     starts = np.append(np.flatnonzero(np.diff(codes, prepend=-1)), len(codes))
@@ -266,12 +276,12 @@ def unpack(number, data):
     return Days(
         number, coins, starts, symbols, day, price, volume, cap, high, low,
         read=about[b"read"].decode(), problems=tuple(orjson.loads(about[b"problems"])),
-        reading=about[b"reading"].decode(),
+        reading=about[b"reading"].decode(), past=Past(outcomes),
     )  # fmt: skip
 
 
-def read_for_ever(memory, folder, parent):
-    """The reader's process: look at the folder every second, and write what it holds."""
+def read_for_ever(memory, folder, ledger, parent):
+    """The reader's process: look at the folders every second, and write what they hold."""
     from datetime import UTC, datetime
 
     from liquidity.data.recent import Recent
@@ -279,7 +289,7 @@ def read_for_ever(memory, folder, parent):
 
     exit_with_parent(parent)
     os.nice(NICE)
-    recent, first = Recent(folder), True
+    recent, outcomes, first = Recent(folder), Outcomes(ledger), True
     empty, said = not _header(memory)[0], time.monotonic()
 
     def say(done, total):
@@ -290,10 +300,13 @@ def read_for_ever(memory, folder, parent):
             _write(memory, pack(Recent(folder).rows(), problems=[], read="", reading=far))
 
     while True:
-        if recent.update(say) or first:
+        changed = recent.update(say)
+        if outcomes.update() or changed or first:
             first = empty = False
             now = datetime.now(UTC).isoformat(timespec="seconds")
-            _write(memory, pack(recent.rows(), problems=recent.problems, read=now))
+            found = {"outcomes": outcomes.rows(), "lost": outcomes.problems}
+            _write(memory, pack(recent.rows(), problems=recent.problems, read=now, **found))
+            del found
             pa.default_memory_pool().release_unused()
             return_freed_memory()
         time.sleep(LOOK_SECONDS)

@@ -76,6 +76,7 @@ def coin_facts(outlook, n, *, share=SHARE, position=None):
         "history": outlook.history(n),
         "tradeable": tradeable,
         "costs": outlook.costs(n),
+        "past": outlook.past(n),
         "models": [
             served.reference
             | {"horizon": horizon, "registered": served.info.get("registered")}

@@ -13,6 +13,7 @@ from liquidity.model.model import DAYS, history_features
 from serve.champion import NoModel
 from serve.facts import facts
 from serve.market import NoMarket
+from serve.past import figures
 
 SHARE = 0.05  # of a day's volume that is taken to be tradeable without moving the price much
 NEAR_NAMES = 5
@@ -140,6 +141,23 @@ class Outlook:
             }
             for at in rows
         ]
+
+    def past(self, n):
+        """How earlier forecasts of the served versions did for the coin at position `n`, by
+        horizon, for JSON; none where the ledger knows nothing of it.
+        """
+        told = []
+        for horizon, each in self.served.items():
+            model = each.reference
+            if found := self.days.past.of(model["name"], model["version"], self.coins[n]):
+                days = found.pop("day")
+                columns = {name: values.tolist() for name, values in found.items()}
+                forecasts = [
+                    {"date": iso(day), **dict(zip(columns, values, strict=True))}
+                    for day, *values in zip(days, *columns.values(), strict=True)
+                ]
+                told.append({"horizon": horizon, **figures(found), "forecasts": forecasts})
+        return told
 
     def costs(self, n):
         """What a trade of the coin at position `n` costs, by two estimates of its known days: see

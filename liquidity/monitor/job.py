@@ -11,6 +11,7 @@ from mlflow.exceptions import MlflowException
 from liquidity.command import AUTO, Parser, add_day_shift_option, model_name, run
 from liquidity.contract import CHAMPION, MODEL_NAME
 from liquidity.errors import OK, STALE, JobError, LiquidityError
+from liquidity.locks import locked_folder
 from liquidity.monitor import drift, ledger, live
 from liquidity.monitor.forecasts import load_forecaster, make_forecasts
 from liquidity.monitor.ledger import FORECAST, as_date, as_day
@@ -23,7 +24,7 @@ from liquidity.monitor.roles import find_roles
 from liquidity.progress import elapsed_time, progress_bar
 from liquidity.runs.destination import check_destination
 from liquidity.runs.recovery import close_dead_runs
-from liquidity.runs.store import check_store, locked_folder, quieten_mlflow
+from liquidity.runs.store import check_store, quieten_mlflow
 from liquidity.runs.tracking import parent_run
 from liquidity.terminal import Terminal
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
-from support import HTML, standing_app
+from support import HTML, standing_app, write_outcome
 
 from liquidity.data.recent import DAYS, Recent
 from serve import market
@@ -69,13 +69,28 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def app(forecasts, folder, tmp_path_factory):
+def ledger(tmp_path_factory):
+    """The outcomes of 10 days of a week's forecast; of one of them the file is broken."""
+    folder = tmp_path_factory.mktemp("ledger")
+    last = pd.Timestamp("2026-06-30").to_numpy().astype("datetime64[D]").astype(int)
+    for day in range(last - 10, last + 1):
+        actual = 0.1 if day % 2 else 0.01
+        path = write_outcome(
+            folder, "crypto-liquidity-7d", "1", day, {"Coin 7": actual, "a/b": 1.0}
+        )
+    path.write_bytes(b"PAR1")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def app(forecasts, folder, ledger, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(forecasts)
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{forecasts}/mlflow.db")
         cache = str(tmp_path_factory.mktemp("cache"))
         uri = "models:/crypto-liquidity-1d@champion"
-        app = create_app({"MODEL_URI": uri, "CACHE_DIR": cache, "SNAPSHOTS": str(folder)})
+        folders = {"CACHE_DIR": cache, "SNAPSHOTS": str(folder), "LEDGER": str(ledger)}
+        app = create_app({"MODEL_URI": uri, **folders})
         client = app.test_client()
         wait(lambda: client.get("/coins").status_code == 200)
         wait(lambda: len(client.get("/coins").json["coins"][0]["forecasts"]) == 2)
@@ -193,6 +208,22 @@ def test_what_a_trade_costs_is_told_where_the_days_tell(client):
     assert costs == {"amihud_per_million": 0.0, "high_low_spread": None}
     page = client.get("/coins/Coin 7", headers=HTML).text
     assert "the snapshots have no high and low of consecutive days" in page
+
+
+def test_how_earlier_forecasts_did_is_told_where_the_ledger_knows(client):
+    (told,) = client.get("/coins/Coin 7").json["past"]
+    assert (told["horizon"], told["days"], told["inside"]) == (7, 10, 10)
+    last = told["forecasts"][-1]
+    assert (last["date"], last["actual"]) == ("2026-06-29", last["liquidity"] * 2)
+    assert 1 < told["typical_factor"] < told["persistence_typical_factor"]
+    page = client.get("/coins/Coin 7", headers=HTML).text
+    assert "<td>10 of 10</td>" in page
+    assert page.count('class="past"') == 10
+    assert client.get("/coins/Coin 8").json["past"] == []
+    assert "How earlier forecasts did" not in client.get("/coins/Coin 8", headers=HTML).text
+    # What is broken in it is counted, and is no fault of a snapshot.
+    assert "liquidity_snapshots_failures_total 1.0" in client.get("/metrics").text
+    assert "cannot be read" not in client.get("/market", headers=HTML).text
 
 
 def test_highs_and_lows_come_from_the_snapshots(tmp_path):
