@@ -24,7 +24,7 @@ from playwright.sync_api import Error, sync_playwright
 
 DOCS = Path(__file__).parent
 PORT = 5001
-COIN = "Synthetic Coin 017"
+COIN = "Synthetic Coin 116"  # High today, and not expected to stay so
 
 
 def main():
@@ -116,7 +116,7 @@ def photograph_coin(browser, path):
         page.wait_for_timeout(1000)
         page.reload()
     visit(page, f"coins/{COIN}")
-    save(page, path, colours=32)
+    save(page, path, colours=64)
 
 
 def visit(page, address):
