@@ -31,6 +31,7 @@ PARTS = {
     "serving": "benchmarks.serving:serving",
     "workers": "benchmarks.serving:workers",
     "forecasts": "benchmarks.forecasts:forecasts",
+    "market": "benchmarks.forecasts:market",
     "cluster": "benchmarks.cluster:cluster",
     "coverage": "benchmarks.coverage:coverage",
 }

@@ -1,7 +1,10 @@
-"""Forecasts at their doors: one coin's days, one row, and a panel's file."""
+"""Forecasts at their doors: one coin's days, one row, a panel's file, and a whole market."""
 
 import json
-from contextlib import ExitStack
+import os
+import time
+import urllib.request
+from contextlib import ExitStack, suppress
 from functools import partial
 
 import mlflow
@@ -21,6 +24,7 @@ PANDAS = "models:/pandas-7d/1"
 SERVER, MLFLOW_OURS = "python -m serve", "mlflow models serve, this model"
 MLFLOW_PANDAS = "mlflow models serve, features in pandas"
 ALONE, DAYS = "one row", "one coin's 90 days, 3 horizons"
+READ = "while the folder is read"
 FOREST = ["--min-samples-leaf", "50", "--max-features", "0.4", "--cv", "3"]
 
 
@@ -97,6 +101,69 @@ def register(days, coins, trees):
             registered_model_name="pandas-7d",
             pip_requirements=[],
         )
+
+
+def market(bench):
+    """A market of 2,500 coins: its pages, when a new file is seen, and a row while it is read."""
+    apart(register, *bench.pick((400, 150), (250, 20)), bench.pick("100", "10"))
+    coins, snapshots = bench.pick(2500, 200), bench.folder / "snapshots"
+    snapshots.mkdir()
+    *days, last = make_panel(days=91, coins=coins).values()
+    for frame in days:
+        frame.to_csv(snapshots / f"{frame[DATE].iloc[0]}.csv", index=False)
+    day_before, day = days[-1][DATE].iloc[0], last[DATE].iloc[0]
+    settings = {"LIQUIDITY_MODEL_URI": WEEK, "LIQUIDITY_SNAPSHOTS": str(snapshots)}
+    command = python("-m serve --port {port}")
+    with server(SERVER, command, bench.folder, **settings) as up:
+
+        def shown():
+            with urllib.request.urlopen(f"{up.url}/coins") as answer:
+                found = json.load(answer)
+            return found["date"], len(found["coins"][0]["forecasts"])
+
+        def until(date):
+            started = time.perf_counter()
+            while time.perf_counter() - started < 300:
+                with suppress(OSError):  # 503: not read yet
+                    if shown() == (date, 3):
+                        return {"seconds": time.perf_counter() - started}
+                time.sleep(0.1)
+            raise RuntimeError(f"{date} was not seen in 300 s")
+
+        def seen():
+            (snapshots / "new.csv").unlink(missing_ok=True)
+            until(day_before)
+            last.head(1000).to_csv(snapshots / "new.part", index=False)
+            (snapshots / "new.part").rename(snapshots / "new.csv")
+            return until(day)
+
+        def door(path):
+            found = load(up, page, seconds=2, connections=1, door=path)
+            return {each: found[each] for each in ("p50 ms", "CPU us per request")}
+
+        def row(read):
+            if read:
+                for path in snapshots.iterdir():
+                    os.utime(path)
+            found = load(up, one, seconds=4, door="/predict")
+            until(day_before)
+            return {each: found[each] for each in ("requests/s", "CPU us per request")}
+
+        check_wrk()
+        until(day_before)
+        page = bench.folder / "page.lua"
+        page.write_text('wrk.headers["Accept"] = "text/html"\n')
+        alone = {name: float(days[-1][name].iloc[0]) for name in FORECAST_FEATURES}
+        one = script(bench.folder / "one.lua", json.dumps(alone))
+        name = days[-1]["coin"].iloc[0].replace(" ", "%20")
+        paths = ("/market", "/market?sort=h7", "/market?as=csv", "/coins", f"/coins/{name}")
+        ways = {("GET", path): partial(door, path) for path in paths}
+        bench.in_turn(f"A market of {coins:,} coins", ways, rounds=3)
+        ways = {(ALONE, at): partial(row, at == READ) for at in ("at rest", READ)}
+        bench.in_turn("A row while the market is read", ways, rounds=7)
+        bench.ratio((ALONE, READ), (ALONE, "at rest"), "requests/s")
+        bench.in_turn("A new file", {("1,000 coins", "until they are shown"): seen}, rounds=5)
+    bench.coarse("a market of 200 coins and one round")
 
 
 def under_load(bench, frame):

@@ -1,4 +1,5 @@
-"""Make the README's pictures: train on the sample, look at the trials and at the served page.
+"""Make the docs' pictures: train on the sample, look at the trials and at the served page; then
+forecast a synthetic market, and look at a coin of it.
 
     python docs/make_pictures.py
 
@@ -23,10 +24,11 @@ from playwright.sync_api import Error, sync_playwright
 
 DOCS = Path(__file__).parent
 PORT = 5001
+COIN = "Synthetic Coin 116"  # High today, and not expected to stay so
 
 
 def main():
-    """Train in a temporary folder and keep four pictures."""
+    """Train in a temporary folder and keep five pictures."""
     with tempfile.TemporaryDirectory() as folder:
         store = f"sqlite:///{folder}/mlflow.db"
         environment = os.environ | {"MLFLOW_TRACKING_URI": store}
@@ -50,6 +52,14 @@ def main():
         environment |= {"PYTHONPATH": str(DOCS.parent), "LIQUIDITY_CACHE_DIR": f"{folder}/cache"}
         with running("serve", folder=folder, environment=environment), chromium() as browser:
             photograph_page(browser, DOCS / "page.png")
+        panel = f"{folder}/panel"
+        make = [sys.executable, DOCS.parent / "data/make_sample.py", "--days", "400"]
+        subprocess.run([*make, "--coins", "150", "--out", panel], check=True)
+        train = [*train[:3], panel, "--horizon", "1,7,30"]
+        subprocess.run(train, env=environment, cwd=folder, check=True)
+        environment |= {"LIQUIDITY_SNAPSHOTS": panel}
+        with running("serve", folder=folder, environment=environment), chromium() as browser:
+            photograph_coin(browser, DOCS / "coin.png")
 
 
 @contextmanager
@@ -96,6 +106,19 @@ def photograph_page(browser, path):
     save(page, path)
 
 
+def photograph_coin(browser, path):
+    """Take a picture of a coin of the market: what it was, and what is expected."""
+    page = browser.new_page(viewport={"width": 1000, "height": 690}, device_scale_factor=2)
+    visit(page, "market")
+    for _ in range(300):  # the snapshots are read and the forecasts loaded meanwhile
+        if page.get_by_text("Expected, 30 d").count():
+            break
+        page.wait_for_timeout(1000)
+        page.reload()
+    visit(page, f"coins/{COIN}")
+    save(page, path, colours=64)
+
+
 def visit(page, address):
     """Open a page of the server on PORT as soon as it is up."""
     for _ in range(60):
@@ -106,10 +129,10 @@ def visit(page, address):
             time.sleep(0.5)
 
 
-def save(page, path):
+def save(page, path, *, colours=256):
     """Keep the page as a picture; a palette keeps it small."""
     page.screenshot(path=path)
-    Image.open(path).convert("RGB").quantize(256).save(path, optimize=True)
+    Image.open(path).convert("RGB").quantize(colours).save(path, optimize=True)
 
 
 if __name__ == "__main__":

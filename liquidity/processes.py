@@ -1,12 +1,13 @@
 """Which process it is, whether it lives, and how it ends: by a signal, or with its parent."""
 
+import ctypes
 import os
 import resource
 import signal
 import socket
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -119,3 +120,11 @@ def _is_anothers(pid):
     except OSError:
         return False
     return False
+
+
+def return_freed_memory():
+    """Give the system what this process has freed, and glibc would keep for its life: of loading a
+    forest of 300 trees 50 MB.
+    """
+    with suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)

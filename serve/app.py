@@ -17,7 +17,7 @@ from serve.errors import register_errors
 from serve.fastlane import FastLane
 from serve.forecasts import Forecasts
 from serve.market import Market
-from serve.market_pages import market
+from serve.market_pages import draw_first, market
 from serve.metrics import Metrics
 from serve.outlook import Outlooks
 from serve.pages import error_page, pages
@@ -48,8 +48,11 @@ def create_app(config=None, champion=None, *, fastlane=True, unpacker=None):
     forecasts = start_forecasts(settings, metrics)
     recorder = Recorder(metrics)
 
-    snapshots = Market(settings.snapshots, on_problem=metrics.snapshots_failed)
+    snapshots = Market(
+        settings.snapshots, ledger=settings.ledger, on_problem=metrics.snapshots_failed
+    )
     app = build_flask(champion, forecasts, snapshots)
+    app.extensions["outlooks"].on_new = partial(draw_first, app)
     app.extensions.update(
         metrics=metrics,
         prediction_log=log,

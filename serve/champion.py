@@ -14,7 +14,8 @@ import mlflow
 from mlflow.exceptions import MlflowException, RestException
 
 from liquidity.errors import ModelError, first_line
-from liquidity.model.loading import fetch_model, load_checked, return_freed_memory
+from liquidity.model.loading import fetch_model, load_checked
+from liquidity.processes import return_freed_memory
 from serve.cache import Cache
 from serve.live import read_live
 from serve.settings import parse_model_uri

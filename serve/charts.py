@@ -165,11 +165,14 @@ def _points(x, y):
 RANGE_WIDTH = 120  # of a range in a row of the market
 
 
-def range_of(lower, middle, upper):
-    """Where a forecast's range lies on the market's log axis, in its units."""
-    ends = [round(RANGE_WIDTH * float(_share(value, HIGHEST)), 1) for value in (lower, upper)]
-    at = round(RANGE_WIDTH * float(_share(middle, HIGHEST)), 1)
-    return {"from": ends[0], "width": max(round(ends[1] - ends[0], 1), 1), "at": at}
+def ranges_of(middle, lower, upper):
+    """Where forecasts' ranges lie on the market's log axis, in its units; arrays of shape (n,)."""
+    ends = np.array([lower, middle, upper])
+    starts, dots, stops = np.round(RANGE_WIDTH * _share(ends, HIGHEST), 1).tolist()
+    return [
+        {"from": start, "width": max(round(stop - start, 1), 1), "at": dot}
+        for start, dot, stop in zip(starts, dots, stops, strict=True)
+    ]
 
 
 def range_legend(threshold):
@@ -179,6 +182,7 @@ def range_legend(threshold):
 
 
 FAN_WIDTH, FAN_HEIGHT = 720, 300
+PAST = ("upper", "liquidity", "lower")
 FAN_LEFT, FAN_RIGHT, FAN_TOP, FAN_BOTTOM = 48, 12, 12, 28
 
 
@@ -186,6 +190,7 @@ def fan(known, threshold):
     """A coin's days and what is expected of them, as coordinates: liquidity on a log axis by date.
 
     `known` is what serve.market_pages.coin_facts returns. A day that is missing parts the line.
+    Of the earlier forecasts those of one horizon are drawn, the middle one: all would be a tangle.
     """
     days = [np.datetime64(each["date"], "D").astype(int) for each in known["history"]]
     values = [each["liquidity"] for each in known["history"]]
@@ -223,6 +228,7 @@ def fan(known, threshold):
         }
         for each in ahead
     ]
+    told = known["past"][len(known["past"]) // 2] if known["past"] else None
     start = (across(newest), up(values[-1]))
     upper = [start, *((each["x"], each["upper"]) for each in points)]
     lower = [start, *((each["x"], each["lower"]) for each in points)]
@@ -241,6 +247,15 @@ def fan(known, threshold):
         "band": _points(*zip(*(upper + lower[::-1]), strict=True)) if points else "",
         "middle": _points(*zip(*middle, strict=True)) if points else "",
         "points": points,
+        "past": told
+        and {
+            "horizon": told["horizon"],
+            "ranges": [
+                (round(across(day), 1), *(round(up(each[end]), 1) for end in PAST))
+                for each in told["forecasts"]
+                if (day := np.datetime64(each["date"], "D").astype(int)) >= days[0]
+            ],
+        },
         "threshold": round(up(threshold), 1) if least <= threshold <= most else None,
         "today": round(across(newest), 1),
         "y_ticks": [(round(up(tick), 1), f"{tick:g}") for tick in heights],

@@ -12,7 +12,7 @@ from io import BytesIO
 
 from granian.rsgi import ProtocolClosed
 
-from liquidity.model.loading import return_freed_memory
+from liquidity.processes import return_freed_memory
 from serve.inputs import is_heavy
 from serve.limits import LARGE
 

@@ -18,6 +18,7 @@ import time
 import zlib
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import orjson
@@ -33,6 +34,7 @@ from liquidity.contract import (
     SYMBOL,
     VOLUME,
 )
+from serve.past import Outcomes, Past, pack_outcomes
 from serve.shared import MARKET
 
 LOG = logging.getLogger("serve")
@@ -42,6 +44,7 @@ START = 64  # of what is handed over
 LOOK_SECONDS = 1.0
 AGAIN_SECONDS = 10  # until a reader that has ended is started again
 NICE = 15
+SAY_SECONDS = 5  # from one word on a long reading to the next
 
 
 class NoMarket(RuntimeError):
@@ -70,21 +73,24 @@ class Days:
     low: np.ndarray
     read: str  # when, as an ISO time
     problems: tuple[str, ...] = field(default=())
+    reading: str = ""  # how far the first reading is, while there are no rows yet
+    past: Past | None = None
 
-    @property
+    @cached_property
     def newest(self):
         """The position of each coin's newest row, of shape (coins,)."""
         return self.starts[1:] - 1
 
 
 class Market:
-    """The folder `folder` as of a second ago; an empty name means that there is none.
+    """The folder `folder` as of a second ago, and of the folder `ledger` how earlier forecasts
+    turned out; an empty name means that there is none.
 
     `on_problem()` is called for each new problem of the folder.
     """
 
-    def __init__(self, folder, *, on_problem=lambda: None):
-        self.folder = folder
+    def __init__(self, folder, *, ledger="", on_problem=lambda: None):
+        self.folder, self._ledger = folder, ledger
         self._on_problem = on_problem
         self.on_look = lambda: None  # called each second in the watching thread
         self._days = None
@@ -108,8 +114,9 @@ class Market:
                 404,
             )
         days = self._days
-        if days is None:
-            raise NoMarket("The snapshots are being read; try again in a moment.", 503)
+        if days is None or days.reading:
+            far = f", {days.reading}" if days else ""
+            raise NoMarket(f"The snapshots are being read{far}; try again in a moment.", 503)
         if not days.coins:
             raise NoMarket(
                 "The snapshots hold no coin that can be shown; the server's log says why.",
@@ -158,7 +165,9 @@ class Market:
             return
         self._started = time.monotonic()
         program = f"import sys; sys.path = {sys.path!r}; from serve.market import read_for_ever; "
-        program += f"read_for_ever({self._memory}, {self.folder!r}, {os.getpid()})"
+        program += (
+            f"read_for_ever({self._memory}, {self.folder!r}, {self._ledger!r}, {os.getpid()})"
+        )
         self._reader = subprocess.Popen(
             [sys.executable, "-c", program],
             pass_fds=[self._memory],
@@ -174,10 +183,13 @@ class Market:
             return
         self._days = unpack(number, data)
         self._number = number
-        problems = self._days.problems
+        if self._days.reading and self._leads:
+            LOG.info("snapshots: being read, %s", self._days.reading)
+        problems = [f"snapshots: {each}" for each in self._days.problems]
+        problems += [f"ledger: {each}" for each in self._days.past.problems]
         for problem in problems:
             if problem not in self._said and self._leads:
-                LOG.error("snapshots: %s", problem)
+                LOG.error("%s", problem)
                 self._on_problem()
         self._said = problems
 
@@ -217,8 +229,10 @@ def _write(memory, data):
     os.ftruncate(memory, max(place + len(data), offset + length))
 
 
-def pack(frame, *, problems, read):
-    """Rows as liquidity.data.recent has them, as bytes."""
+def pack(frame, *, problems, read, reading="", outcomes=None, lost=()):
+    """Rows as liquidity.data.recent and serve.past have them, and Days' other fields, as bytes;
+    `lost` are the ledger's problems.
+    """
     symbol = frame[SYMBOL] if SYMBOL in frame else [None] * len(frame)
 
     def numbers(name):
@@ -233,17 +247,23 @@ def pack(frame, *, problems, read):
         }
     )
     table = table.replace_schema_metadata(
-        {"problems": orjson.dumps([*problems]), "read": read.encode()}
+        {
+            "problems": orjson.dumps([*problems]),
+            "read": read.encode(),
+            "reading": reading.encode(),
+        }
     )
     sink = io.BytesIO()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
+    for each in (table, pack_outcomes(outcomes, lost)):
+        with pa.ipc.new_stream(sink, each.schema) as writer:
+            writer.write_table(each)
     return sink.getvalue()
 
 
 def unpack(number, data):
     """The Days of what `pack` has packed."""
-    table = pa.ipc.open_stream(data).read_all()
+    stream = pa.BufferReader(data)
+    table, outcomes = (pa.ipc.open_stream(stream).read_all() for _ in range(2))
     coin = table.column(COIN).combine_chunks()
     codes = coin.indices.to_numpy()
     starts = np.append(np.flatnonzero(np.diff(codes, prepend=-1)), len(codes))
@@ -256,22 +276,37 @@ def unpack(number, data):
     return Days(
         number, coins, starts, symbols, day, price, volume, cap, high, low,
         read=about[b"read"].decode(), problems=tuple(orjson.loads(about[b"problems"])),
+        reading=about[b"reading"].decode(), past=Past(outcomes),
     )  # fmt: skip
 
 
-def read_for_ever(memory, folder, parent):
-    """The reader's process: look at the folder every second, and write what it holds."""
+def read_for_ever(memory, folder, ledger, parent):
+    """The reader's process: look at the folders every second, and write what they hold."""
     from datetime import UTC, datetime
 
     from liquidity.data.recent import Recent
-    from liquidity.processes import exit_with_parent
+    from liquidity.processes import exit_with_parent, return_freed_memory
 
     exit_with_parent(parent)
     os.nice(NICE)
-    recent, first = Recent(folder), True
+    recent, outcomes, first = Recent(folder), Outcomes(ledger), True
+    empty, said = not _header(memory)[0], time.monotonic()
+
+    def say(done, total):
+        nonlocal said
+        if empty and time.monotonic() - said > SAY_SECONDS:
+            said = time.monotonic()
+            far = f"{done:,} of {total:,} files"
+            _write(memory, pack(Recent(folder).rows(), problems=[], read="", reading=far))
+
     while True:
-        if recent.update() or first:
-            first = False
+        changed = recent.update(say)
+        if outcomes.update() or changed or first:
+            first = empty = False
             now = datetime.now(UTC).isoformat(timespec="seconds")
-            _write(memory, pack(recent.rows(), problems=recent.problems, read=now))
+            found = {"outcomes": outcomes.rows(), "lost": outcomes.problems}
+            _write(memory, pack(recent.rows(), problems=recent.problems, read=now, **found))
+            del found
+            pa.default_memory_pool().release_unused()
+            return_freed_memory()
         time.sleep(LOOK_SECONDS)

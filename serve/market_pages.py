@@ -15,6 +15,7 @@ from serve.request_log import VERSION
 
 market = Blueprint("market", __name__)
 PAGE_ROWS = 100
+ENDS = ("liquidity", "lower", "upper")
 # What the ranking can be sorted by: the heading, and whether the largest comes first.
 COLUMNS = {
     "rank": ("Rank", False),
@@ -34,22 +35,18 @@ def ranking():
     chosen = Choice(outlook, request.args)
     if request.args.get("as") == "csv":
         return _csv(outlook, chosen.rows)
-    return render_template(
-        "market.html", outlook=outlook, chosen=chosen, short=short_number, iso=iso,
-        percent=percent, ratio=RATIO, rows=[_shown(outlook, n) for n in chosen.page],
-        legend=charts.range_legend(outlook.threshold),
-    )  # fmt: skip
+    return _page(outlook, chosen)
 
 
 @market.get("/coins")
 def coins():
     """Every coin's newest day and what is expected of it."""
     outlook = current()
-    return {
-        "date": iso(outlook.newest_day),
-        "read": outlook.days.read,
-        "coins": [outlook.row(n) for n in range(len(outlook.coins))],
-    }
+    if "coins" not in outlook.kept:
+        known = [outlook.row(n) for n in range(len(outlook.coins))]
+        answer = {"date": iso(outlook.newest_day), "read": outlook.days.read, "coins": known}
+        outlook.kept["coins"] = current_app.json.response(answer).get_data()
+    return Response(outlook.kept["coins"], mimetype=current_app.json.mimetype)
 
 
 @market.get("/coins/<path:coin>")
@@ -80,6 +77,7 @@ def coin_facts(outlook, n, *, share=SHARE, position=None):
         "history": outlook.history(n),
         "tradeable": tradeable,
         "costs": outlook.costs(n),
+        "past": outlook.past(n),
         "models": [
             served.reference
             | {"horizon": horizon, "registered": served.info.get("registered")}
@@ -177,30 +175,66 @@ class Choice:
         return rows[np.argsort(-key if self.descending else key, kind="stable")]
 
 
-def _shown(outlook, n):
-    """A row of the ranking, with its ranges as coordinates."""
-    row = outlook.row(n)
-    for each in row["forecasts"]:
-        each["drawn"] = charts.range_of(each["lower"], each["liquidity"], each["upper"])
-    row["horizons"] = {each["horizon"]: each for each in row["forecasts"]}
-    return row
+def _page(outlook, chosen):
+    return render_template(
+        "market.html", outlook=outlook, chosen=chosen, iso=iso, percent=percent, ratio=RATIO,
+        rows=_rows(outlook, chosen.page), legend=charts.range_legend(outlook.threshold),
+    )  # fmt: skip
+
+
+def draw_first(app, outlook):
+    """Draw the ranking as it is asked for first, so that nobody waits for it."""
+    app.jinja_env.get_template("coin.html")  # compiles it: 50 ms
+    with app.test_request_context("/market"):
+        _page(outlook, Choice(outlook, request.args))
+
+
+def _rows(outlook, positions):
+    """The ranking's rows at `positions` as HTML: each is drawn once, whatever it is sorted by."""
+    drawn = outlook.kept.setdefault("rows", {})
+    if new := [n for n in positions if n not in drawn]:
+        ranges = {
+            horizon: charts.ranges_of(*(answer[end][new] for end in ENDS))
+            for horizon, answer in outlook.forecasts.items()
+        }
+        row = current_app.jinja_env.get_template("ranked.html").module.row
+        legend = charts.range_legend(outlook.threshold)
+        for at, n in enumerate(new):
+            shown = [each[at] for each in ranges.values()]
+            drawn[n] = row(outlook.row(n), shown, legend, short_number)
+    return [drawn[n] for n in positions]
 
 
 def _csv(outlook, rows):
     """The rows as CSV, of which no cell is a formula for a spreadsheet."""
-    names = ["rank", COIN, "symbol", "date", PRICE, VOLUME, MARKET_CAP, "liquidity", "level",
-             "rank_change", "days_used", "days_late"]  # fmt: skip
-    ahead = ["date", "liquidity", "lower", "upper", "p_high"]
-    known = [outlook.row(n) for n in rows.tolist()]
-    columns = {name: [row[name] for row in known] for name in names}
-    for at, horizon in enumerate(outlook.forecasts):
-        for name in ahead:
-            columns[f"{name}_{horizon}d"] = [row["forecasts"][at][name] for row in known]
+    days, at = outlook.days, outlook.days.newest[rows]
+    columns = {
+        "rank": outlook.rank[rows],
+        COIN: pa.array([days.coins[n] for n in rows], pa.string()),
+        "symbol": pa.array([days.symbols[n] for n in rows], pa.string()),
+        "date": _dates(days.day[at]),
+        PRICE: pa.array(days.price[at], from_pandas=True),  # which says null for NaN
+        VOLUME: days.volume[at],
+        MARKET_CAP: days.cap[at],
+        "liquidity": outlook.liquidity[rows],
+        "level": np.where(outlook.liquidity[rows] > outlook.threshold, HIGH, LOW),
+        "rank_change": pa.array(outlook.rank_change[rows], pa.int64(), from_pandas=True),
+        "days_used": outlook.days_known[rows],
+        "days_late": outlook.late[rows],
+    }
+    for horizon, answer in outlook.forecasts.items():
+        columns[f"date_{horizon}d"] = _dates(days.day[at] + horizon)
+        for name in (*ENDS, "p_high"):
+            columns[f"{name}_{horizon}d"] = answer[name][rows]
     table = without_formulas(pa.table(columns))
     text = csv_header(table.column_names) + csv_lines(table)
     name = f"market_{iso(outlook.newest_day)}.csv"
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
     return Response(text, mimetype=CSV, headers=headers)
+
+
+def _dates(days):
+    return np.datetime_as_string(days.astype("datetime64[D]"))
 
 
 def _test_figures(metrics):

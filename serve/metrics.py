@@ -29,7 +29,10 @@ COUNTERS = {
     "rows_high": ("Rows scored High", []),
     "rows_out_of_range": ("Rows outside the model's training range", []),
     "model_refresh_failures": ("Times that the registry or its version could not be used", []),
-    "snapshots_failures": ("Times that a snapshot file or its folder could not be read", []),
+    "snapshots_failures": (
+        "Times that a snapshot file, one of the ledger or a folder could not be read",
+        [],
+    ),
     "log_lines_lost": ("Lines of the log that nobody took, or its disk had no room for", []),
 }
 LATENCY = "request_seconds"
@@ -110,7 +113,7 @@ class Metrics:
         self._count(model_refresh_failures=1)
 
     def snapshots_failed(self):
-        """Count a snapshot file that cannot be read."""
+        """Count a snapshot file, or one of the ledger, that cannot be read."""
         self._count(snapshots_failures=1)
 
     def lines_lost(self, lines):

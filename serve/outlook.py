@@ -2,8 +2,7 @@
 
 import difflib
 import threading
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -14,6 +13,7 @@ from liquidity.model.model import DAYS, history_features
 from serve.champion import NoModel
 from serve.facts import facts
 from serve.market import NoMarket
+from serve.past import figures
 
 SHARE = 0.05  # of a day's volume that is taken to be tradeable without moving the price much
 NEAR_NAMES = 5
@@ -41,6 +41,7 @@ class Outlook:
     late: np.ndarray  # days behind the market's newest day
     threshold: float
     coverage: float  # of the ranges
+    kept: dict = field(default_factory=dict)  # what views have drawn of it, to draw it once
 
     @property
     def coins(self):
@@ -141,6 +142,23 @@ class Outlook:
             for at in rows
         ]
 
+    def past(self, n):
+        """How earlier forecasts of the served versions did for the coin at position `n`, by
+        horizon, for JSON; none where the ledger knows nothing of it.
+        """
+        told = []
+        for horizon, each in self.served.items():
+            model = each.reference
+            if found := self.days.past.of(model["name"], model["version"], self.coins[n]):
+                days = found.pop("day")
+                columns = {name: values.tolist() for name, values in found.items()}
+                forecasts = [
+                    {"date": iso(day), **dict(zip(columns, values, strict=True))}
+                    for day, *values in zip(days, *columns.values(), strict=True)
+                ]
+                told.append({"horizon": horizon, **figures(found), "forecasts": forecasts})
+        return told
+
     def costs(self, n):
         """What a trade of the coin at position `n` costs, by two estimates of its known days: see
         liquidity.illiquidity. None where its days do not tell.
@@ -174,32 +192,49 @@ class Outlook:
 
 
 class Outlooks:
-    """The newest Outlook, made once for each state of the market and each set of forecasts."""
+    """The newest Outlook, made once for each state of the market and each set of forecasts.
+
+    Making one takes a fifth of a second, so the market's watching thread does; requests meanwhile
+    are answered with the one before. `on_new(outlook)` is called before they get the new one.
+    """
 
     def __init__(self, market, forecasts):
         self._market, self._forecasts = market, forecasts
+        self.on_new = lambda outlook: None
         self._one = threading.Lock()
         self._made, self._outlook = None, None
-        market.on_look = self._warm
+        market.on_look = self._look
 
     def current(self):
         """The Outlook; raises NoMarket where there is no market."""
         days = self._market.current()
-        try:
-            served = self._forecasts.current()
-        except NoModel:
-            served = {}
-        made = days, {horizon: each.model for horizon, each in served.items()}
-        with self._one:  # several requests of a new market wait for one of them
-            if self._made is None or self._made[0] is not days or self._made[1] != made[1]:
-                self._outlook = outlook(days, served)
-                self._made = made
+        with self._one:  # several requests of the first market wait for one of them
+            if self._outlook is None:
+                self._outlook = outlook(days, self._served())
             return self._outlook
 
-    def _warm(self):
-        """Before anybody asks."""
-        with suppress(NoMarket):
-            self.current()
+    def _look(self):
+        """Make a new one where anything has changed."""
+        try:
+            days = self._market.current()
+        except NoMarket:
+            return
+        served = self._served()
+        made = days, {horizon: each.model for horizon, each in served.items()}
+        if self._made and self._made[0] is days and self._made[1] == made[1]:
+            return
+        new = outlook(days, served)
+        try:
+            self.on_new(new)
+        finally:
+            with self._one:
+                self._made, self._outlook = made, new
+
+    def _served(self):
+        try:
+            return self._forecasts.current()
+        except NoModel:
+            return {}
 
 
 def outlook(days, served):

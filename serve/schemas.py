@@ -129,6 +129,11 @@ def market_schemas():
         "history": {"type": "array", "items": object_of(day)},
         "tradeable": object_of(tradeable | {"position": NUMBER}, [*tradeable]),
         "costs": object_of({"amihud_per_million": number, "high_low_spread": number}),
+        "past": {
+            "type": "array",
+            "items": _past(),
+            "description": "How earlier forecasts of these models did, where the ledger knows",
+        },
         "models": {"type": "array", "items": object_of({"live": LIVE_OR_NOT})},
     }
     coins = {"type": "array", "items": ref("CoinToday")}
@@ -137,6 +142,23 @@ def market_schemas():
         "Coins": object_of({"date": date, "read": TEXT, "coins": coins}),
         "CoinOutlook": object_of(outlook),
     }
+
+
+def _past():
+    integer = {"type": "integer"}
+    came = dict.fromkeys(("liquidity", "lower", "upper", "persistence", "actual"), NUMBER)
+    forecast = object_of({"date": {**TEXT, "format": "date"}, **came})
+    factor = {**NUMBER, "minimum": 1, "description": "Half of the days were closer: 1.3 is 30 %"}
+    return object_of(
+        {
+            "horizon": integer,
+            "days": {**integer, "description": "Target days that have come, the last 30 at most"},
+            "inside": {**integer, "description": "Days on which the range held the actual value"},
+            "typical_factor": factor,
+            "persistence_typical_factor": factor,
+            "forecasts": {"type": "array", "items": forecast},
+        }
+    )
 
 
 def coin_fields(facts):

@@ -17,6 +17,7 @@ DEFAULTS = {
     "CACHE_DIR": "",  # empty: the user's cache folder
     "PREDICTION_LOG": "",  # empty: none
     "SNAPSHOTS": "",  # a folder; empty: no market
+    "LEDGER": "",  # of the monitor; empty: nothing is said of earlier forecasts
 }
 
 
@@ -31,6 +32,7 @@ class Settings:
     cache_dir: str
     prediction_log: str
     snapshots: str
+    ledger: str
 
 
 def read_settings(overrides=None):

@@ -25,15 +25,18 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import mlflow
+import numpy as np
 import pyarrow
 import pytest
 from werkzeug.datastructures import Headers
 from werkzeug.serving import make_server
 from werkzeug.test import TestResponse
 
-from liquidity.contract import COVERAGE, EPSILON
+from liquidity.contract import ACTUAL, COVERAGE, EPSILON
 from liquidity.data.table import describe_target, inputs_and_target
 from liquidity.model.packaging import log_model
+from liquidity.monitor import ledger
+from liquidity.monitor.forecasts import new_table
 from serve.app import close_app, create_app
 from serve.champion import Followed, NoModel, Served
 from serve.worker import gateway
@@ -586,3 +589,18 @@ def found_by(axe, page):
         for rule in answer["violations"]
         for node in rule["nodes"]
     ]
+
+
+def write_outcome(folder, name, number, day, actual):
+    """An outcome file of the ledger for a target day: `actual` by coin; half of it was expected,
+    a third by persistence, from a quarter to twice as much.
+    """
+    horizon = int(name.rpartition("-")[2][:-1])
+    version = ledger.Version(Path(folder), name, number, horizon)
+    came = np.array([np.nan if value is None else value for value in actual.values()])
+    known = np.nan_to_num(came, nan=0.1)
+    columns = {"liquidity": known / 2, "lower": known / 4, "upper": known * 2, "p_high": 0.1}
+    columns |= {"persistence": known / 3, "har": known, ACTUAL: came}
+    path = version.file(ledger.OUTCOME, day)
+    ledger.write(path, new_table(version, day - horizon, [*actual], columns))
+    return path

@@ -1,6 +1,5 @@
 """The last days of every coin of a folder of snapshots, kept up to date file by file."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -28,11 +27,18 @@ ROWS = [DATE, COIN, ID, SYMBOL, PRICE, HIGH_24H, LOW_24H, VOLUME, MARKET_CAP]
 KEPT_DAYS = 2 * DAYS
 
 
-@dataclass
 class _File:
-    identity: tuple
-    rows: pd.DataFrame | None  # the last that could be read; None for none so far
-    problem: str | None
+    def __init__(self, identity, rows, problem):
+        self.identity = identity
+        self.problem = problem
+        self.rows = rows  # the last that could be read; None for none so far
+        self.days = None if rows is None else (rows[DATE].min(), rows[DATE].max())
+
+    def forget_before(self, day):
+        """Let go of the rows before a day."""
+        if self.rows is not None and self.days[0] < day:
+            kept = self.rows[self.rows[DATE] >= day].reset_index(drop=True)
+            self.__init__(self.identity, kept if len(kept) else None, self.problem)
 
 
 class Recent:
@@ -47,8 +53,11 @@ class Recent:
         self._away = False  # the folder, or what it holds
         self.problems = []
 
-    def update(self):
-        """Read what is new or has changed; returns whether anything has."""
+    def update(self, on_read=lambda done, total: None):
+        """Read what is new or has changed; returns whether anything has.
+
+        `on_read(done, total)` is called before each file that is read.
+        """
         try:
             paths = snapshot_files(self._folder)
         except (MarketDataError, OSError) as error:
@@ -63,11 +72,12 @@ class Recent:
         self._away = False
         if before.keys() - now.keys():  # what is newest may be older now
             before = {}
-        newest = self._newest()
-        for path, identity in now.items():
-            if before.get(path) != identity:
-                self._read(path, identity, newest)
-                newest = self._newest()
+        new = [path for path, identity in now.items() if before.get(path) != identity]
+        # The last by its name is mostly the newest: read first, it says what need not be kept of
+        # the others, of which there may be years.
+        for done, path in enumerate(reversed(new)):
+            on_read(done, len(new))
+            self._read(path, now[path])
         self._files = {path: self._files[path] for path in paths}
         self.problems = [file.problem for file in self._files.values() if file.problem]
         return True
@@ -87,11 +97,7 @@ class Recent:
         recent = frame[DATE] > latest - pd.Timedelta(days=DAYS)
         return frame[alive & recent].reset_index(drop=True)
 
-    def _newest(self):
-        known = [f.rows[DATE].max() for f in self._files.values() if f.rows is not None]
-        return max(known, default=pd.NaT)
-
-    def _read(self, path, identity, newest):
+    def _read(self, path, identity):
         before = self._files.get(path)
         try:
             rows, _ = read_file(path, required=FORECAST_FEATURES)
@@ -99,10 +105,12 @@ class Recent:
             lost = None if before is None else before.rows
             self._files[path] = _File(identity, lost, str(error))
             return
-        newest = max(rows[DATE].max(), newest) if newest is not pd.NaT else rows[DATE].max()
-        kept = rows[DATE] > newest - pd.Timedelta(days=KEPT_DAYS)
-        rows = rows.loc[kept, [name for name in ROWS if name in rows]].reset_index(drop=True)
-        self._files[path] = _File(identity, rows if len(rows) else None, None)
+        rows = rows[[name for name in ROWS if name in rows]]
+        self._files[path] = _File(identity, rows, None)
+        newest = max(file.days[1] for file in self._files.values() if file.days)
+        first = newest - pd.Timedelta(days=KEPT_DAYS - 1)
+        for file in self._files.values():
+            file.forget_before(first)
 
 
 def _identity(path):

@@ -1,9 +1,8 @@
 """Fetch a registered model, check that it is one of this project's, and load it."""
 
-import ctypes
 import hashlib
 import json
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -31,6 +30,7 @@ from liquidity.model.forest import read as read_forest
 from liquidity.model.graph import read_graph
 from liquidity.model.metadata import check_metadata
 from liquidity.model.model import Forecast, Forest, SameDay
+from liquidity.processes import return_freed_memory
 from liquidity.runs.destination import check_files
 from liquidity.runs.store import check_store
 from liquidity.scratch import scratch_folder
@@ -303,11 +303,3 @@ def load_version(version):
 def _load_version(registry_uri, name, version, source):
     """`registry_uri` and `source` only tell versions of the same number apart."""
     return load_model(f"models:/{name}/{version}")
-
-
-def return_freed_memory():
-    """Give the system what loading a model has freed: 50 MB of a forest of 300 trees, which glibc
-    would keep for the life of the process.
-    """
-    with suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)

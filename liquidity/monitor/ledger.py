@@ -26,8 +26,8 @@ import pyarrow.parquet as pq
 
 from liquidity.contract import ACTUAL, LEDGER_COLUMNS, MADE_ON, TARGET_DATE
 from liquidity.errors import MarketDataError, first_line
+from liquidity.locks import locked_folder
 from liquidity.output import replaced
-from liquidity.runs.store import locked_folder
 
 FORECAST, OUTCOME = "forecast", "outcome"
 CLOCK = b"clock"  # in a forecast file's metadata: the day on which it was made, by the clock

@@ -10,9 +10,9 @@ from mlflow.exceptions import MlflowException
 
 import liquidity
 from liquidity.errors import OK, JobError
+from liquidity.locks import locked_folder
 from liquidity.model.gate import champion_number
 from liquidity.monitor.ledger import as_date, as_day
-from liquidity.runs.store import locked_folder
 from liquidity.search.pipeline import PARAMS
 
 # Settings of the champion's own training that the next one takes over.

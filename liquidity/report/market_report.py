@@ -7,6 +7,7 @@ import pandas as pd
 
 from liquidity.report import market_plots as plots
 from liquidity.report.formatting import short_numbers
+from liquidity.report.trading_costs import TITLE, costs_by_coin, draw_costs
 
 REPORT = "report.html"
 PERIODS = 36  # the most lines that a table by time has
@@ -52,6 +53,8 @@ def market_figures(frame, tables, pairs):
     }
     if len(pairs):
         figures["Persistence"] = plots.persistence(pairs, tables["Persistence by date"])
+    if TITLE in tables:
+        figures[TITLE] = draw_costs(costs_by_coin(frame))
     return figures
 
 

@@ -6,6 +6,7 @@ import pandas as pd
 from liquidity.contract import CHANGES, MARKET_CAP, PRICE, TARGET, THRESHOLD, VOLUME
 from liquidity.data.layout import note_lines
 from liquidity.report.ranking import both_ends
+from liquidity.report.trading_costs import TITLE, agreement, cost_finding, costs_by_coin
 
 VALUES = [PRICE, VOLUME, MARKET_CAP, TARGET]
 EXTREMES, DECILES = 10, 10
@@ -13,7 +14,7 @@ ALIKE = 1.25  # two medians within this factor are told to be alike
 
 
 def market_headline(frame, cleaning, tables):
-    """Three sentences of findings, one on what was read, and one per warning.
+    """Three or four sentences of findings, one on what was read, and one per warning.
 
     `tables` are those of `market_tables`.
     """
@@ -23,6 +24,7 @@ def market_headline(frame, cleaning, tables):
         f"{(frame[TARGET] > THRESHOLD).mean():.1%} are High (above {THRESHOLD}).",
         _size_finding(tables["Liquidity by capitalisation"]),
         _time_finding(tables.get("Persistence")),
+        *([cost_finding(tables[TITLE])] if TITLE in tables else []),
         f"{cleaning.rows_used:,} of {cleaning.rows_read:,} rows of {len(cleaning.files)} file(s): "
         f"{frame['coin'].nunique():,} coins on {frame['date'].nunique():,} date(s), "
         f"{first:%Y-%m-%d} to {last:%Y-%m-%d}.",
@@ -65,7 +67,7 @@ def market_tables(frame, cleaning):
     """`({title: table}, pairs)`: every number of the report, and the pairs behind persistence.
 
     `frame` is a checked frame with its column liquidity. The tables about persistence are there
-    where some coin is on two successive dates.
+    where some coin is on two successive dates, that of costs where enough coins tell them.
     """
     by_date = levels_over(frame, frame["date"])
     pairs = successive_pairs(frame)
@@ -80,6 +82,8 @@ def market_tables(frame, cleaning):
     if len(pairs):
         tables["Persistence"] = persistence_summary(pairs)
         tables["Persistence by date"] = persistence_by_date(pairs)
+    if len(costs := agreement(costs_by_coin(frame))):
+        tables[TITLE] = costs
     return tables, pairs
 
 

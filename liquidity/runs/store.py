@@ -1,10 +1,8 @@
 """Whether the MLflow store can be used, said within seconds."""
 
-import fcntl
 import logging
 import os
 import re
-import time
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
@@ -13,12 +11,11 @@ import mlflow.store.db_migrations
 import sqlalchemy
 
 from liquidity.errors import TrackingError, first_line
+from liquidity.locks import locked_folder
 from liquidity.printable import without_passwords
 
 # What MLflow makes of the status codes 401 and 403.
 REFUSED = ("UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED", "PERMISSION_DENIED")
-LOCK_SECONDS = 60  # for another job to make a new store
-NOTICE_SECONDS = 3  # of waiting in silence
 logger = logging.getLogger(__name__)
 
 
@@ -139,39 +136,6 @@ def _make_sqlite(uri):
     unfinished = f"sqlite:///{new}"
     mlflow.MlflowClient(unfinished, unfinished).search_experiments(max_results=1)
     new.replace(path)
-
-
-@contextmanager
-def locked_folder(folder):
-    """Hold a lock on the folder; raises TimeoutError where another process keeps it for long."""
-    number = os.open(folder, os.O_RDONLY)
-    try:
-        started, said = time.monotonic(), False
-        while not _lock(number):
-            waited = time.monotonic() - started
-            if waited > LOCK_SECONDS:
-                raise TimeoutError(
-                    f"another process has kept the folder {folder} locked (flock) for "
-                    f"{LOCK_SECONDS} s; end it or wait for it"
-                )
-            if waited > NOTICE_SECONDS and not said:
-                said = True
-                logger.warning("Waiting for another process that has locked the folder %s.", folder)
-            time.sleep(0.1)
-        yield
-    finally:
-        os.close(number)
-
-
-def _lock(number):
-    """Whether the open folder is locked now; some file systems know no locks and do without."""
-    try:
-        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 @contextmanager

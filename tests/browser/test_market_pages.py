@@ -1,5 +1,6 @@
 """The market's pages in a real browser: by axe, on a phone, dark, without JavaScript."""
 
+import re
 import time
 
 import numpy as np
@@ -61,3 +62,64 @@ def test_a_coin_is_found_and_traded_without_javascript(browser, site):
     page.get_by_role("link", name="Price").click()
     page.get_by_role("link", name="Next 29").click()
     assert page.get_by_role("row").count() == 30
+
+
+# Name, whether it shows the focus, and whether anything lies over its middle, of what has it.
+FOCUSED = """() => {
+  const e = document.activeElement, box = e.getBoundingClientRect();
+  const top = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2);
+  const shown = parseFloat(getComputedStyle(e).outlineWidth) > 1;
+  return [e === document.body ? null : e.name || e.innerText, shown, !!top && e.contains(top)];
+}"""
+
+
+def stops(page, key):
+    """What has the focus after each press of a key, until the page is left."""
+    while True:
+        page.keyboard.press(key)
+        name, shown, uncovered = page.evaluate(FOCUSED)
+        if name is None:
+            return
+        yield name, shown and uncovered
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("path", ["/market?q=coin 1", "/coins/Coin 7"])
+def test_every_stop_of_the_keyboard_can_be_seen_there_and_back(browser, site, path, width):
+    page = browser.new_page(viewport={"width": width, "height": 700})
+    page.goto(site + path)
+    there, back = [*stops(page, "Tab")], [*stops(page, "Shift+Tab")]
+    assert [name for name, seen in there + back if not seen] == []
+    assert set(there) == set(back)
+    assert len(there) > (40 if "market" in path else 4)
+
+
+def test_a_market_is_searched_sorted_and_saved_by_keyboard_alone(browser, site):
+    page = browser.new_page(viewport={"width": 1280, "height": 700})
+    page.goto(site + "/market")
+
+    def tab_to(name, key="Tab"):
+        assert any(re.fullmatch(name, found.strip()) for found, _ in stops(page, key)), name
+
+    tab_to("q")
+    page.keyboard.type("coin 12")
+    tab_to("level")
+    page.keyboard.type("L")
+    page.keyboard.press("Tab")
+    page.keyboard.type("Coin")
+    tab_to("Show")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**sort=coin**")
+    tab_to("Liquidity")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**sort=liquidity**")
+    assert page.get_by_role("columnheader", name="Liquidity").get_attribute("aria-sort")
+    assert "q=coin+12" in page.url
+    assert "level=Low" in page.url
+    with page.expect_download() as saved:
+        tab_to(r"All \d as CSV")
+        page.keyboard.press("Enter")
+    assert saved.value.suggested_filename == "market_2026-06-29.csv"
+    tab_to("Coin 12")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/coins/Coin%2012")

@@ -28,6 +28,6 @@ def test_the_page_shows_every_figure_and_column_without_a_network(browser, tmp_p
     text = page.inner_text("body")
     assert problems == []
     assert asked <= {"file", "data"}, "the page needs the network"
-    assert (page.title(), len(widths), min(widths) > 300) == ("Market report", 8, True)
+    assert (page.title(), len(widths), min(widths) > 300) == ("Market report", 9, True)
     assert "<i>one</i>" in text
     assert "<b>$x$</b>" in text

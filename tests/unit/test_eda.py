@@ -15,6 +15,7 @@ from support import SAMPLE, parents
 from liquidity import eda
 from liquidity.data.market import Cleaning, read_market
 from liquidity.data.table import target
+from liquidity.illiquidity import high_low_spread
 from liquidity.report.market_report import as_text, market_figures
 from liquidity.report.market_tables import (
     cap_deciles,
@@ -26,6 +27,7 @@ from liquidity.report.market_tables import (
     row_counts,
     successive_pairs,
 )
+from liquidity.report.trading_costs import cost_finding, costs_by_coin
 from liquidity.runs.addresses import artifact_path
 
 TABLES = ["Rows", "Values", "Liquidity by capitalisation", "Correlation of logarithms",
@@ -56,7 +58,7 @@ def test_a_look_is_one_finished_run_with_everything_in_it(store, capsys):
     assert {p.name for p in folder.iterdir()} == {
         "report.html", "summary.txt", "cleaning.json", "tables", "figures"
     }  # fmt: skip
-    assert len(list(folder.glob("figures/*.png"))) == 8
+    assert len(list(folder.glob("figures/*.png"))) == 9
     out, summary = capsys.readouterr().out, (folder / "summary.txt").read_text()
     assert summary in out
     lines = summary.splitlines()
@@ -67,7 +69,8 @@ def test_a_look_is_one_finished_run_with_everything_in_it(store, capsys):
     assert lines[2].startswith(
         "From one date to the next a coin's liquidity changes by a factor of 1"
     )
-    assert lines[3].startswith("1,192 of 1,200 rows of 1 file(s): 300 coins on 4 date(s)")
+    assert lines[3].startswith("Turnover mostly agrees with Amihud's illiquidity (-0.83), by")
+    assert lines[4].startswith("1,192 of 1,200 rows of 1 file(s): 300 coins on 4 date(s)")
     assert run.info.run_name == "sample.csv"
     assert run.data.tags["mlflow.note.content"].startswith(lines[0])
     report = Path(re.search("^Report: (.*)$", out, re.MULTILINE)[1])
@@ -75,7 +78,7 @@ def test_a_look_is_one_finished_run_with_everything_in_it(store, capsys):
     path = artifact_path(run, "report.html")
     assert f"http://127.0.0.1:5001/{path}\n" in out
     page = (folder / "report.html").read_text()
-    assert page.count("data:image/png") == 8
+    assert page.count("data:image/png") == 9
     for number in ("1,192", "0.0296"):
         assert number in page
         assert number in summary
@@ -125,6 +128,68 @@ def test_persistence_is_one_where_ranks_hold_and_minus_one_where_they_turn():
     assert summary["pairs of a coin and two successive dates"] == 10
     assert summary["High that stay High"] == 1.0
     assert summary["Low that stay Low"] == pytest.approx(2 / 5)
+
+
+def costly(coins, dates, *, sign=-1, ranges=True):
+    """Coins of one cap whose daily moves fall (or rise) with their turnover, seen on each date."""
+    rows = []
+    for n in range(1, coins + 1):
+        move = 0.001 * n ** (0.5 * sign)
+        for at in range(dates):
+            price = 100 * (1 + move) ** (at % 2)
+            rows.append(
+                {
+                    "date": pd.Timestamp("2026-01-01") + pd.Timedelta(days=at), "coin": f"c{n:02d}",
+                    "price": price, "24h_volume": 1e6 * n, "mkt_cap": 1e8, "liquidity": 0.01 * n,
+                    "high_24h": price * (1 + 9 * move), "low_24h": price / (1 + 9 * move),
+                }
+            )  # fmt: skip
+    frame = pd.DataFrame(rows)
+    return frame if ranges else frame.drop(columns=["high_24h", "low_24h"])
+
+
+def test_turnover_is_compared_with_what_a_trade_costs():
+    frame = costly(12, 4)
+    tables, pairs = market_tables(frame, Cleaning(["a.csv"], len(frame), len(frame), {}))
+    table = tables["What a trade costs"]
+    assert table["coins"].tolist() == [12, 12, 12]
+    assert table["rank correlation"].tolist() == pytest.approx([-1, -1, 1])
+    assert cost_finding(table).startswith(
+        "Turnover mostly agrees with Amihud's illiquidity (-1.00) and mostly agrees with spread by"
+    )
+    assert costs_by_coin(frame).loc["c05", "spread by high and low"] == high_low_spread(
+        np.arange(4), *(frame.loc[frame["coin"] == "c05", name] for name in ("high_24h", "low_24h"))
+    )
+    assert len(market_figures(frame, tables, pairs)["What a trade costs"].axes) == 2
+
+
+@pytest.mark.parametrize(
+    ("frame", "pairs"),
+    [
+        (costly(9, 4), 0),  # too few coins
+        (costly(12, 1), 0),  # one date
+        (costly(12, 4, ranges=False), 1),
+        (costly(12, 4).assign(**{"24h_volume": 0.0, "liquidity": 0.0}), 1),
+    ],
+    ids=["few coins", "one date", "no highs and lows", "no volume"],
+)
+def test_costs_are_compared_where_the_columns_tell_them(frame, pairs):
+    tables, moves = market_tables(frame, Cleaning(["a.csv"], len(frame), len(frame), {}))
+    assert len(tables.get("What a trade costs", ())) == pairs
+    for figure in market_figures(frame, tables, moves).values():
+        figure.savefig(io.BytesIO(), format="png")
+    lines = market_headline(frame, Cleaning(["a.csv"], 1, 1, {}), tables)
+    assert not any("nan" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("correlation", "said"),
+    [(-0.8, "mostly agrees with"), (-0.5, "agrees in part with"), (0.1, "says little of")],
+)
+def test_the_finding_follows_the_correlation(correlation, said):
+    name = "turnover and Amihud's illiquidity"
+    table = pd.DataFrame({"coins": [20], "rank correlation": [correlation]}, index=[name])
+    assert f"Turnover {said} Amihud's illiquidity ({correlation:.2f}), by" in cost_finding(table)
 
 
 def test_many_dates_are_medians_of_months_in_the_text_and_all_in_the_file():

@@ -7,18 +7,19 @@ import os
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import psutil
 import pytest
-from support import HTML, standing_app
+from support import HTML, standing_app, write_outcome
 
 from liquidity.data.recent import DAYS, Recent
 from serve import market
 from serve.app import close_app, create_app
 from serve.market import Days, Market, NoMarket, pack, unpack
-from serve.outlook import UnknownCoin, outlook
+from serve.outlook import Outlooks, UnknownCoin, outlook
 
 ODD_NAMES = [
     "a/b",
@@ -68,13 +69,28 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def app(forecasts, folder, tmp_path_factory):
+def ledger(tmp_path_factory):
+    """The outcomes of 10 days of a week's forecast; of one of them the file is broken."""
+    folder = tmp_path_factory.mktemp("ledger")
+    last = pd.Timestamp("2026-06-30").to_numpy().astype("datetime64[D]").astype(int)
+    for day in range(last - 10, last + 1):
+        actual = 0.1 if day % 2 else 0.01
+        path = write_outcome(
+            folder, "crypto-liquidity-7d", "1", day, {"Coin 7": actual, "a/b": 1.0}
+        )
+    path.write_bytes(b"PAR1")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def app(forecasts, folder, ledger, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(forecasts)
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{forecasts}/mlflow.db")
         cache = str(tmp_path_factory.mktemp("cache"))
         uri = "models:/crypto-liquidity-1d@champion"
-        app = create_app({"MODEL_URI": uri, "CACHE_DIR": cache, "SNAPSHOTS": str(folder)})
+        folders = {"CACHE_DIR": cache, "SNAPSHOTS": str(folder), "LEDGER": str(ledger)}
+        app = create_app({"MODEL_URI": uri, **folders})
         client = app.test_client()
         wait(lambda: client.get("/coins").status_code == 200)
         wait(lambda: len(client.get("/coins").json["coins"][0]["forecasts"]) == 2)
@@ -194,6 +210,22 @@ def test_what_a_trade_costs_is_told_where_the_days_tell(client):
     assert "the snapshots have no high and low of consecutive days" in page
 
 
+def test_how_earlier_forecasts_did_is_told_where_the_ledger_knows(client):
+    (told,) = client.get("/coins/Coin 7").json["past"]
+    assert (told["horizon"], told["days"], told["inside"]) == (7, 10, 10)
+    last = told["forecasts"][-1]
+    assert (last["date"], last["actual"]) == ("2026-06-29", last["liquidity"] * 2)
+    assert 1 < told["typical_factor"] < told["persistence_typical_factor"]
+    page = client.get("/coins/Coin 7", headers=HTML).text
+    assert "<td>10 of 10</td>" in page
+    assert page.count('class="past"') == 10
+    assert client.get("/coins/Coin 8").json["past"] == []
+    assert "How earlier forecasts did" not in client.get("/coins/Coin 8", headers=HTML).text
+    # What is broken in it is counted, and is no fault of a snapshot.
+    assert "liquidity_snapshots_failures_total 1.0" in client.get("/metrics").text
+    assert "cannot be read" not in client.get("/market", headers=HTML).text
+
+
 def test_highs_and_lows_come_from_the_snapshots(tmp_path):
     frame = rows_of("Coin", 5).assign(**{"High 24h": 2.2, "low_24h": 1.9})
     frame.to_csv(tmp_path / "a.csv", index=False)
@@ -311,6 +343,60 @@ def test_the_last_90_days_are_kept_of_whoever_was_seen_within_them(tmp_path):
     assert recent.update()
     assert recent.rows()["coin"].value_counts().to_dict() == {"Long": DAYS, "Late": DAYS}
     assert not recent.update()
+
+
+def test_of_years_of_files_only_what_can_be_shown_is_held(tmp_path, monkeypatch):
+    """Which the last by its name tells, and that one is read first."""
+    monkeypatch.setattr("liquidity.data.recent.KEPT_DAYS", 4)
+    write_days(tmp_path / "snapshots", rows_of("Coin", 9))
+    recent, read = Recent(tmp_path / "snapshots"), []
+    recent.update(lambda done, total: read.append((done, total, held(recent))))
+    assert read == [(n, 9, min(n, 4)) for n in range(9)]
+    assert held(recent) == len(recent.rows()) == 4
+    rows_of("Coin", 1, last="2026-07-03").to_csv(tmp_path / "snapshots/a.csv", index=False)
+    recent.update()
+    assert held(recent) == 2  # of which one came before
+
+
+def held(recent):
+    return sum(len(file.rows) for file in recent._files.values() if file.rows is not None)
+
+
+def test_a_first_reading_says_how_far_it_is(tmp_path):
+    shown = Market("")
+    shown.folder = "snapshots"
+    data = pack(Recent(tmp_path).rows(), problems=[], read="", reading="600 of 1,800 files")
+    shown._days = unpack(1, data)
+    with pytest.raises(NoMarket, match="being read, 600 of 1,800 files; try again") as raised:
+        shown.current()
+    assert raised.value.status == 503
+
+
+def test_a_new_market_is_drawn_before_it_is_shown_and_nobody_waits_for_it():
+    before, after = (unpack(n, pack(rows_of("A", n), problems=[], read="now")) for n in (1, 2))
+    shown = SimpleNamespace(current=lambda: before)
+    outlooks = Outlooks(shown, SimpleNamespace(current=lambda: {}))
+    drawn = []
+    outlooks.on_new = lambda new: drawn.append((new.days, outlooks.current().days))
+    shown.on_look()
+    shown.current = lambda: after
+    assert outlooks.current().days is before
+    shown.on_look()
+    shown.on_look()
+    assert outlooks.current().days is after
+    assert drawn == [(before, before), (after, before)]
+
+
+def test_a_row_is_drawn_once_whatever_it_is_sorted_by(inner, folder):
+    with standing_app(inner, SNAPSHOTS=str(folder), FORECASTS="") as app:
+        outlooks = app.extensions["outlooks"]
+        wait(lambda: outlooks._made)
+        rows = dict(outlooks._outlook.kept["rows"])  # nobody has asked yet
+        assert len(rows) == 50
+        client = app.test_client()
+        pages = [client.get(f"/market?sort={by}", headers=HTML).text for by in ("rank", "coin")]
+        assert all(outlooks.current().kept["rows"][n] is row for n, row in rows.items())
+        assert all(row in page for row in rows.values() for page in pages)
 
 
 def test_a_state_survives_its_packing():

@@ -24,12 +24,11 @@ from mlflow.exceptions import PERMISSION_DENIED, MlflowException
 from support import GOOD, PROJECT, SMALL
 
 import train
-from liquidity import predict_liquidity, registry
+from liquidity import locks, predict_liquidity, registry
 from liquidity.contract import CHAMPION, MODEL_NAME
 from liquidity.errors import ModelError, TrackingError
 from liquidity.model.gate import Decision
 from liquidity.model.loading import SAME_DAY, champion_version, load_champion, load_model
-from liquidity.runs import store as runs_store
 from liquidity.runs.store import check_store
 
 COIN = (GOOD["24h_volume"], GOOD["mkt_cap"], GOOD["1h"], GOOD["price"])
@@ -69,7 +68,7 @@ def test_a_folder_that_another_process_has_locked_is_waited_for_aloud(
     store, tmp_path, monkeypatch, caplog
 ):
     """Silence for ever is what a lock of a backup looked like."""
-    monkeypatch.setattr(runs_store, "NOTICE_SECONDS", 0.2)
+    monkeypatch.setattr(locks, "NOTICE_SECONDS", 0.2)
     folder = os.open(tmp_path, os.O_RDONLY)
     fcntl.flock(folder, fcntl.LOCK_EX)
     timer = threading.Timer(1, os.close, [folder])
@@ -79,7 +78,7 @@ def test_a_folder_that_another_process_has_locked_is_waited_for_aloud(
     timer.join()
     folder = os.open(tmp_path, os.O_RDONLY)
     fcntl.flock(folder, fcntl.LOCK_EX)
-    monkeypatch.setattr(runs_store, "LOCK_SECONDS", 0.5)
+    monkeypatch.setattr(locks, "LOCK_SECONDS", 0.5)
     with pytest.raises(TrackingError, match=f"kept the folder {tmp_path} locked .*; end it or wai"):
         check_store()
     os.close(folder)
@@ -116,7 +115,7 @@ def test_runs_and_models_in_two_files_of_a_folder_do_not_wait_for_each_other(
 ):
     shutil.copy(tmp_path / "mlflow.db", tmp_path / "models.db")
     monkeypatch.setenv("MLFLOW_REGISTRY_URI", f"sqlite:///{tmp_path}/models.db")
-    monkeypatch.setattr(runs_store, "LOCK_SECONDS", 2)
+    monkeypatch.setattr(locks, "LOCK_SECONDS", 2)
     check_store()
 
 
