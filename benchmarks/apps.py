@@ -1,10 +1,11 @@
-"""Three Flask applications to compare with, on this project's own server.
+"""Applications to compare with, on this project's own server.
 
-    python -m benchmarks.apps slow|empty|pickled PORT
+    python -m benchmarks.apps slow|empty|bare|pickled PORT
 
-`slow` is this project's own without its fast lane. `empty` answers nothing at once. `pickled` is
-what one writes first: a pickled scaler and a pickled forest (scaler.pkl, forest.pkl in the working
-folder), asked in the view.
+`slow` is this project's own without its fast lane. `empty` is a Flask view that answers nothing at
+once; `bare` does that for Granian itself, without Flask and WSGI. `pickled` is what one writes
+first: a pickled scaler and a pickled forest (scaler.pkl, forest.pkl in the working folder), asked
+in the view.
 """
 
 import pickle
@@ -34,6 +35,14 @@ def empty():
     app = Flask("empty")
     app.add_url_rule("/invocations", "score", lambda: "", methods=["POST"])
     return behind_gateway(app)
+
+
+def bare():
+    async def answer(scope, protocol):
+        await protocol()
+        protocol.response_bytes(200, [], b"")
+
+    return answer
 
 
 def pickled():

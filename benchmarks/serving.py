@@ -10,7 +10,9 @@ from benchmarks.measure import python
 from benchmarks.model import CHAMPION, PLAIN, ROW, use_models
 from benchmarks.servers import check_wrk, load, script, server
 
-OURS, EMPTY = "python -m serve", "an empty Flask endpoint"
+OURS = "python -m serve"
+EMPTY, BARE = "an empty Flask endpoint", "an empty RSGI application"
+ANSWER_NOTHING = (EMPTY, BARE)
 SLOW, LOGGED = f"{OURS} without the fast lane", f"{OURS} with the prediction log"
 PICKLED = "Flask, pickled scaler and forest"
 MLFLOW_PLAIN = "mlflow models serve, scikit-learn pipeline"
@@ -28,6 +30,7 @@ def commands(folder):
         SLOW: (python("-m benchmarks.apps slow {port}"), {}),
         LOGGED: (SERVE, {"LIQUIDITY_PREDICTION_LOG": f"{folder}/predictions.jsonl"}),
         EMPTY: (python("-m benchmarks.apps empty {port}"), {}),
+        BARE: (python("-m benchmarks.apps bare {port}"), {}),
         PICKLED: (python("-m benchmarks.apps pickled {port}"), {}),
         MLFLOW_PLAIN: (python(mlflow, PLAIN), {}),
         MLFLOW_OURS: (python(mlflow, CHAMPION), {}),
@@ -52,7 +55,7 @@ def serving(bench):
 
 def check_answers(bench, up, body):
     """All servers that score have to give the row the same score, which is then noted."""
-    scores = {name: up[name].post(body.encode())[1][0] for name in up if name != EMPTY}
+    scores = {name: up[name].post(body.encode())[1][0] for name in up if name not in ANSWER_NOTHING}
     if max(scores.values()) - min(scores.values()) > 1e-9:
         raise RuntimeError(f"the servers disagree: {scores}")
     bench.notes.append(f"{len(scores)} servers gave the row the same score, to 1e-9.")
@@ -73,8 +76,10 @@ def under_load(bench, up):
         with bench.attempt(f"warming up {name}"):
             load(up[name], lua, seconds=1)
     bench.in_turn("Serving one row", {(name, ONE): partial(measure, name) for name in up}, rounds=5)
-    for other in (MLFLOW_PLAIN, MLFLOW_OURS, PICKLED, EMPTY, SLOW):
+    for other in (MLFLOW_PLAIN, MLFLOW_OURS, PICKLED, EMPTY, BARE, SLOW):
         bench.ratio((OURS, ONE), (other, ONE), "requests/s")
+        # Beside others on the machine this says more than how many requests found room.
+        bench.ratio((other, ONE), (OURS, ONE), "CPU us per request")
     bench.ratio((LOGGED, ONE), (OURS, ONE), "requests/s")
 
 
