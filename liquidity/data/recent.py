@@ -25,6 +25,7 @@ DAYS = 90  # of a coin, its newest one included: what a forecast looks at
 ROWS = [DATE, COIN, ID, SYMBOL, PRICE, HIGH_24H, LOW_24H, VOLUME, MARKET_CAP]
 # Days behind the market's newest one that are kept of a file: a coin may be DAYS late itself.
 KEPT_DAYS = 2 * DAYS
+LONG_AGO = pd.Timestamp("1970-01-01")
 
 
 class _File:
@@ -106,11 +107,27 @@ class Recent:
             self._files[path] = _File(identity, lost, str(error))
             return
         rows = rows[[name for name in ROWS if name in rows]]
-        self._files[path] = _File(identity, rows, None)
-        newest = max(file.days[1] for file in self._files.values() if file.days)
+        rows, problem = _without_the_future(path, rows)
+        self._files[path] = _File(identity, rows if len(rows) else None, problem)
+        newest = max((file.days[1] for file in self._files.values() if file.days), default=LONG_AGO)
         first = newest - pd.Timedelta(days=KEPT_DAYS - 1)
         for file in self._files.values():
             file.forget_before(first)
+
+
+def _without_the_future(path, rows):
+    """The rows to today, and what is to say of others: one of next year would make all coins old
+    that have none. Tomorrow has begun somewhere.
+    """
+    ahead = rows[DATE] > pd.Timestamp.now("UTC").tz_localize(None) + pd.Timedelta(days=1)
+    if not ahead.any():
+        return rows, None
+    first = rows.loc[ahead, DATE].min()
+    return rows[~ahead], (
+        f"{path}: {ahead.sum():,} of {len(rows):,} rows are dated after today, the first "
+        f"{first:%Y-%m-%d}, and are left out: correct their dates, or this machine's clock and "
+        "write the file again."
+    )
 
 
 def _identity(path):

@@ -266,6 +266,20 @@ def test_a_folder_without_a_market_stops_nothing(inner, tmp_path, make):
         assert "liquidity_snapshots_failures_total 1.0" in client.get("/metrics").text
 
 
+def test_days_that_have_yet_to_come_make_no_coin_old(tmp_path):
+    write_days(tmp_path, rows_of("Coin", 3))
+    rows_of("Wrong", 1, last="2098-01-01").to_csv(tmp_path / "new.csv", index=False)
+    recent = Recent(tmp_path)
+    recent.update()
+    assert recent.rows()["coin"].tolist() == ["Coin"] * 3
+    (said,) = recent.problems
+    assert "1 of 1 rows are dated after today, the first 2098-01-01" in said
+    for path in tmp_path.glob("day_*"):
+        path.unlink()
+    recent.update()
+    assert recent.rows().empty
+
+
 def test_new_broken_and_lost_files(tmp_path, caplog):
     """A file is seen within seconds; what a broken one held before stays, and is said once."""
     folder = tmp_path / "snapshots"
