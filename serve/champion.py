@@ -5,6 +5,7 @@ import math
 import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -54,6 +55,17 @@ class Round:
 
     loading: tuple | None = None
     left: bool = False
+
+
+# What a request of thousands of rows is scored by: all of them together have a thread per core.
+WALKERS = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="forest")
+
+
+def load_to_serve(folder):
+    """The scorer of the model in `folder`, as `load_checked` has it, for requests of any size."""
+    model = load_checked(folder)
+    model.forest.map = WALKERS.map
+    return model
 
 
 @dataclass(frozen=True)
@@ -313,7 +325,7 @@ class Champion:
 
     def _checked(self, folder, version, started):
         """The version in `folder` as it is to be served; raises ModelError."""
-        model = load_checked(folder)
+        model = load_to_serve(folder)
         info = {
             "name": self.name,
             "version": str(version.version),
@@ -346,7 +358,7 @@ class Champion:
             return
         folder, info = found
         try:
-            served = Served(load_checked(folder), info | {"source": "cache"})
+            served = Served(load_to_serve(folder), info | {"source": "cache"})
             self._check(served)
         except ModelError as error:
             self._cache.not_used(f"the cached version {info['version']} is not served: {error}")

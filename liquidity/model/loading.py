@@ -89,7 +89,7 @@ SAME_DAY = Kind(
         "e45dbe93e3515b1ebdf604654e3ff3da8849c259d1cd5c976e9a4c69b7274937": 2,
         "c8539d53a13c76811459eec9ff63abb0cdb367a29b72bcf86afdffaf241c44ee": 3,
         "0013810b36eae26c1683413281f9bc724e447867cc8b52b65136fa8cfec2f178": 3,
-        "66cf43bccda2e1f07dbb86008fb90d350a2ab3d2000f250cf687d5fc22768952": 4,
+        "c00dec713ef1c3178a0e66de77e76b39a64f6db953a5d07ececa042f5af8bbf9": 4,
     },
 )
 FORECAST = Kind(
@@ -100,7 +100,7 @@ FORECAST = Kind(
     code={
         "c8539d53a13c76811459eec9ff63abb0cdb367a29b72bcf86afdffaf241c44ee": 3,
         "0013810b36eae26c1683413281f9bc724e447867cc8b52b65136fa8cfec2f178": 3,
-        "66cf43bccda2e1f07dbb86008fb90d350a2ab3d2000f250cf687d5fc22768952": 4,
+        "c00dec713ef1c3178a0e66de77e76b39a64f6db953a5d07ececa042f5af8bbf9": 4,
     },
 )
 KINDS = {"same-day": SAME_DAY, "forecast": FORECAST}

@@ -204,6 +204,7 @@ class Forest:
     """
 
     def __init__(self, nodes, values, roots, divisor):
+        self.map = map  # that of a pool of threads, where one request may use several
         self.arrays = {"nodes": nodes, "values": values, "roots": roots, "divisor": divisor}
         self._divisor = float(divisor)
         self._trees = len(roots)
@@ -224,11 +225,17 @@ class Forest:
         x = np.zeros((-(-len(X) // LANES) * LANES, X.shape[1]), np.float32)
         x[: len(X)] = X
         sums = np.zeros(len(x))
-        for start in range(0, len(x), BLOCK):
-            some, added = x[start : start + BLOCK], sums[start : start + BLOCK]
+        # Blocks of one size, an even number of them, for two threads to have as much to do.
+        count = 2 * math.ceil(len(x) / BLOCK / 2) if len(x) > BLOCK else 1
+        size = math.ceil(len(x) / count / LANES) * LANES
+
+        def walk(start):
+            some, added = x[start : start + size], sums[start : start + size]
             self._many(
                 *self._at, self._trees, some.ctypes.data, x.shape[1], len(some), added.ctypes.data
             )
+
+        list(self.map(walk, range(0, len(x), size)))
         return sums[: len(X)] / self._divisor
 
     def predict_row(self, row):
@@ -312,7 +319,7 @@ class Scorer:
         self._mean = np.array(metadata["scaler"]["mean"])
         self._scale = np.array(metadata["scaler"]["scale"])
         self._epsilon = metadata["interval"]["epsilon"]
-        self._forest = forest
+        self.forest = forest
 
     def parse(self, columns):
         """Float64 of shape (rows, features) from a frame or a mapping of names to sequences.
@@ -381,7 +388,7 @@ class Scorer:
 
     def _vote(self, inputs):
         """The forest's mean for each row of its inputs, of shape (rows, forest's inputs)."""
-        return self._forest.predict((inputs - self._mean) / self._scale)
+        return self.forest.predict((inputs - self._mean) / self._scale)
 
     def _threshold(self, threshold):
         if threshold is None:
@@ -444,7 +451,7 @@ class SameDay(Scorer):
                 self.check(self.parse(columns), columns)
             row.append((value - mean) / scale)
             in_range = in_range and low <= value <= high
-        liquidity = self._forest.predict_row(row)
+        liquidity = self.forest.predict_row(row)
         shifted = liquidity + self._epsilon
         return {
             "liquidity": liquidity,
@@ -555,7 +562,7 @@ class Forecast(Scorer):
         """
         threshold = self._threshold(threshold)
         inputs = zip(history, self._scaling, strict=True)
-        vote = self._forest.predict_row([(v - mean) / scale for v, (mean, scale) in inputs])
+        vote = self.forest.predict_row([(v - mean) / scale for v, (mean, scale) in inputs])
         level, group = vote + history[EW7], self._group_of(history[ABSD30], days_used)
         low, high = self._reaches[group]
         # NumPy's power, whose last bit is not that of Python's.

@@ -97,6 +97,9 @@ def test_any_number_of_rows_and_trees_has_the_same_bits(trees):
         assert np.array_equal(ours.predict(X[:rows]), expected[:rows]), rows
     for other in (copy.deepcopy(ours), pickle.loads(pickle.dumps(ours))):
         assert np.array_equal(other.predict(X), expected)
+    with ThreadPoolExecutor(2) as pool:
+        ours.map = pool.map
+        assert np.array_equal(ours.predict(X), expected)
     assert len(ours.predict(X[:0])) == 0
 
 
