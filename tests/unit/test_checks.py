@@ -1,11 +1,14 @@
 """What is refused when a model is loaded: what is no forest of ours, damaged metadata."""
 
+import gc
 import hashlib
 import io
 import json
 import shutil
+import sys
 import tarfile
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +133,37 @@ FILES = {
 def test_a_file_that_is_not_whole_is_refused(file, damage):
     with pytest.raises(ModelError, match=r"its forest\.npz is not whole"):
         layout.read(damage(file), inputs=4)
+
+
+class Garbage:
+    """What runs Python's code when it is collected, between any two steps of a thread."""
+
+    def __init__(self):
+        self.me = self
+
+    def __del__(self):
+        sum(range(50))
+
+
+def test_files_are_read_in_threads(file):
+    """Python 3.11's `ast`, by which NumPy reads a header, fails now and then where threads that
+    are in calls of different depths use it at a time: a server loads several models at its start.
+    """
+
+    def read(depth):
+        Garbage()
+        return read(depth - 1) if depth else layout.read(file, inputs=4)
+
+    interval, thresholds = sys.getswitchinterval(), gc.get_threshold()
+    sys.setswitchinterval(1e-6)
+    gc.set_threshold(20)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(read, [number % 40 for number in range(1000)]))
+    finally:
+        sys.setswitchinterval(interval)
+        gc.set_threshold(*thresholds)
+    assert {len(arrays) for arrays in found} == {len(layout.NAMES)}
 
 
 def test_a_forest_for_fewer_inputs_is_refused(file):
