@@ -66,7 +66,7 @@ class Gateway:
 
     async def __rsgi__(self, scope, protocol):
         """Read the request, answer it."""
-        body, found = b"", {}
+        body, found, short = b"", {}, 0
         if scope.method not in ("GET", "HEAD"):
             short = self._lane.takes(scope) if self._lane else 0
             try:
@@ -74,15 +74,14 @@ class Gateway:
                     protocol, short or int(scope.headers.get("content-length", -1))
                 )
             except BodyRefused as refused:
-                found[BODY_STATUS] = refused.status
+                found[BODY_STATUS], short = refused.status, 0
+        if short:
+            try:
+                headers, answer = self._lane.answer(scope, body)
+            except Exception as error:
+                found[FAILURE] = error
             else:
-                if short:
-                    try:
-                        headers, answer = self._lane.answer(scope, body)
-                    except Exception as error:
-                        found[FAILURE] = error
-                    else:
-                        return protocol.response_bytes(200, headers, answer)
+                return protocol.response_bytes(200, headers, answer)
         environ = wsgi_environ(scope) | found
         self._buffered += len(body)
         try:

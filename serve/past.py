@@ -1,6 +1,5 @@
 """How earlier forecasts turned out: the ledger's outcomes, read beside the snapshots."""
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ import pyarrow as pa
 
 from liquidity.contract import ACTUAL, COIN, EPSILON, TARGET
 from liquidity.errors import MarketDataError, first_line
-from liquidity.monitor.ledger import OUTCOME, Version, read
+from liquidity.monitor.ledger import OUTCOME, Version, horizon_of, read
 
 DAYS = 30  # target days of a version that are kept
 VERSIONS = 12  # that are kept, those with the newest outcomes
@@ -54,9 +53,10 @@ class Outcomes:
             raise OSError("there is no such folder")
         found = []
         for folder in self._folder.glob("*/v*"):
-            name = re.fullmatch(r".+-([1-9]\d?)d", folder.parent.name)
-            if name and folder.name[1:].isdigit():
-                version = Version(self._folder, name[0], folder.name[1:], int(name[1]))
+            name, number = folder.parent.name, folder.name[1:]
+            horizon = horizon_of(name, name.rpartition("-")[0])
+            if horizon and number.isdigit():
+                version = Version(self._folder, name, number, horizon)
                 if days := version.days(OUTCOME)[-DAYS:]:
                     found.append((days[-1], version, days))
         newest = sorted(found, key=lambda each: (-each[0], str(each[1])))[:VERSIONS]

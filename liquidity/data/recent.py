@@ -35,11 +35,12 @@ class _File:
         self.rows = rows  # the last that could be read; None for none so far
         self.days = None if rows is None else (rows[DATE].min(), rows[DATE].max())
 
-    def forget_before(self, day):
-        """Let go of the rows before a day."""
-        if self.rows is not None and self.days[0] < day:
-            kept = self.rows[self.rows[DATE] >= day].reset_index(drop=True)
-            self.__init__(self.identity, kept if len(kept) else None, self.problem)
+    def since(self, day):
+        """The same file without its rows before a day."""
+        if self.rows is None or self.days[0] >= day:
+            return self
+        kept = self.rows[self.rows[DATE] >= day].reset_index(drop=True)
+        return _File(self.identity, kept if len(kept) else None, self.problem)
 
 
 class Recent:
@@ -111,8 +112,7 @@ class Recent:
         self._files[path] = _File(identity, rows if len(rows) else None, problem)
         newest = max((file.days[1] for file in self._files.values() if file.days), default=LONG_AGO)
         first = newest - pd.Timedelta(days=KEPT_DAYS - 1)
-        for file in self._files.values():
-            file.forget_before(first)
+        self._files = {path: file.since(first) for path, file in self._files.items()}
 
 
 def _without_the_future(path, rows):

@@ -28,14 +28,14 @@ def compile_forest(forest):
     cannot hold it.
     """
     trees = [tree.tree_ for tree in forest.estimators_]
-    first = np.cumsum([0] + [tree.node_count for tree in trees])
+    roots = np.cumsum([0, *(tree.node_count for tree in trees[:-1])])
 
     def joined(name):
         return np.concatenate([getattr(tree, name) for tree in trees])
 
     def children(name):
-        ways = zip(trees, first, strict=False)  # there is one more end than there are trees
-        return np.concatenate([np.where((c := getattr(t, name)) < 0, -1, c + at) for t, at in ways])
+        ways = ((getattr(tree, name), at) for tree, at in zip(trees, roots, strict=True))
+        return np.concatenate([np.where(child < 0, -1, child + at) for child, at in ways])
 
     arrays = layout.pack(
         feature=joined("feature"),
@@ -44,7 +44,7 @@ def compile_forest(forest):
         left=children("children_left"),
         right=children("children_right"),
         value=joined("value")[:, 0, 0],
-        roots=first[:-1],
+        roots=roots,
         divisor=len(trees),
     )
     return layout.write(arrays)

@@ -170,7 +170,8 @@ def fetch_model(model_uri, folder):
     repository = get_artifact_repository(model_uri)
     repository.download_artifacts(DESCRIPTION, folder)
     for name in files(folder):  # of another kind of model they may well not be there
-        repository.download_artifacts(name, folder)
+        if name != DESCRIPTION:
+            repository.download_artifacts(name, folder)
 
 
 def files(folder):
@@ -178,13 +179,17 @@ def files(folder):
     ModelError where it is not one of ours.
     """
     described, _ = _check_kind(folder)
+    return DESCRIPTION, CODE, _forest_file(described), METADATA
+
+
+def _forest_file(described):
     try:
         forest = described.flavors["python_function"]["artifacts"]["forest"]["path"]
     except (KeyError, TypeError) as error:
         raise ModelError(f"it is not a model of this project ({first_line(error)})") from error
     if forest not in FORESTS:
         raise ModelError(LOADS_MORE)
-    return DESCRIPTION, CODE, forest, METADATA
+    return forest
 
 
 def load_checked(folder):
@@ -231,16 +236,15 @@ def _columns(signature):
 def _checked_files(folder):
     """The metadata and the forest's arrays in `folder`; raises ModelError."""
     described, kind = _check_kind(folder)
+    forest = _forest_file(described)
     try:
         flavor = described.flavors["python_function"]
-        forest, metadata = (flavor["artifacts"][name]["path"] for name in ("forest", "metadata"))
         loads_more = (
             flavor["loader_module"] != "mlflow.pyfunc.loaders.code_model"
             or flavor.get("code")
             or "python_model" in flavor
             or Path(flavor["model_code_path"]).name != CODE
-            or forest not in FORESTS
-            or metadata != METADATA
+            or flavor["artifacts"]["metadata"]["path"] != METADATA
         )
         if loads_more:
             raise ModelError(LOADS_MORE)
