@@ -108,9 +108,12 @@ class Standing:
 
 @contextmanager
 def standing_app(inner, *, served=True, fastlane=True, **config):
-    """The application over a model that stays, or over none; closed after the with block."""
+    """The application over a model that stays, or over none; closed after the with block.
+
+    It follows no forecasts unless told which: the store would be that of the working folder.
+    """
     champion = Standing(Served(inner, INFO) if served else None)
-    app = create_app(config, champion, fastlane=fastlane)
+    app = create_app({"FORECASTS": ""} | config, champion, fastlane=fastlane)
     try:
         yield app
     finally:
