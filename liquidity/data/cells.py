@@ -3,6 +3,7 @@
 import datetime
 import re
 import unicodedata
+from contextlib import suppress
 
 import numpy as np
 import pandas as pd
@@ -41,7 +42,7 @@ NAMED_DAYS = (
 )  # fmt: skip
 # UNIX time as seconds or milliseconds.
 UNIX_UNITS = {10: 1, 13: 1000}
-EARLIEST, LATEST = pd.Timestamp(FIRST_YEAR, 1, 1), pd.Timestamp(LAST_YEAR, 12, 31)
+EARLIEST, LATEST = np.datetime64(f"{FIRST_YEAR}-01-01"), np.datetime64(f"{LAST_YEAR}-12-31")
 
 
 def number(text):
@@ -121,6 +122,8 @@ def has_decimal_commas(columns, separator):
     texts = [_plain_text(column) for column in columns if _is_text(column.type)]
     texts = [pc.utf8_trim_whitespace(each) for each in texts]
     commas = [each.filter(pc.match_substring(each, ",")) for each in texts]
+    if separator == "," and not any(len(each) for each in commas):
+        return False
     none = pd.Series(dtype="str")
     commas = pd.concat([none, *(each.to_pandas().astype("str") for each in commas)])
     decimal = commas.str.fullmatch(DECIMAL_COMMA) & ~commas.str.fullmatch(MONEY)
@@ -156,8 +159,7 @@ def parse_days(cells, *, day_first=None):
     if not (_is_text(cells.type) or _is_number(cells.type) or pa.types.is_temporal(cells.type)):
         return np.full(len(cells), "NaT", "datetime64[us]"), np.ones(len(cells), bool)
     distinct, codes = encoded(cells)
-    days = _days(distinct, day_first).to_numpy("datetime64[us]")
-    days = np.append(days, np.datetime64("NaT"))[codes]
+    days = np.append(_days(distinct, day_first), np.datetime64("NaT"))[codes]
     return days, np.isnat(days)
 
 
@@ -187,7 +189,10 @@ def is_day_first(cells):
 
 def has_either_day(cells):
     """Whether any date of an Arrow column has day and month as 11/25/2026 has them."""
-    return _is_text(cells.type) and _distinct_text(cells).str.fullmatch(EITHER_DAY).any()
+    return _is_text(cells.type) and any(
+        re.fullmatch(EITHER_DAY, (each or "").strip())
+        for each in pc.unique(_plain_text(cells)).to_pylist()
+    )
 
 
 def _distinct_text(cells):
@@ -195,22 +200,37 @@ def _distinct_text(cells):
 
 
 def _days(distinct, day_first):
-    """The day of each value of an Arrow array, as a Series with NaT for what is no date."""
+    """The day of each value of an Arrow array, datetime64[us] with NaT for what is no date."""
+    if _is_text(distinct.type):
+        with suppress(pa.ArrowInvalid):  # where all are as 2022-03-16, Arrow needs no time for it
+            distinct = _plain_text(distinct).cast(pa.date32())
     type_ = distinct.type
-    if pa.types.is_timestamp(type_) or pa.types.is_date(type_):
-        cells = distinct.cast(pa.timestamp("us", getattr(type_, "tz", None)), safe=False)
-        times = pd.to_datetime(cells.to_pandas(), utc=True)
-    elif _is_text(type_) or _is_number(type_):
-        text = distinct.cast(pa.string()) if not _is_text(type_) else _plain_text(distinct)
-        if not pa.types.is_integer(type_) and _is_number(type_):
-            text = pa.array([format(each, "f") for each in distinct.to_pylist()], pa.string())
-        times = _parse_times(text.to_pandas().astype("str").str.strip(), day_first)
+    if pa.types.is_date(type_):
+        days = distinct.cast(pa.timestamp("us"), safe=False).to_numpy(zero_copy_only=False)
+        days = days.astype("datetime64[D]").astype("datetime64[us]")
+    elif pa.types.is_timestamp(type_) or _is_text(type_) or _is_number(type_):
+        days = _days_of(_times(distinct, day_first)).to_numpy("datetime64[us]")
     else:
-        return pd.Series(pd.NaT, range(len(distinct)), "datetime64[us]")
-    times = pd.Series(times).dt.tz_convert(None).dt.as_unit("us")
-    times = times.where(times == times.dt.normalize(), times - pd.Timedelta(hours=12))
-    days = times.dt.normalize()
-    return days.where((days >= EARLIEST) & (days <= LATEST))
+        days = np.full(len(distinct), "NaT", "datetime64[us]")
+    return np.where((days >= EARLIEST) & (days <= LATEST), days, np.datetime64("NaT", "us"))
+
+
+def _days_of(times):
+    """The days that times stand for, see `parse_days`."""
+    times = times.dt.tz_convert(None).dt.as_unit("us")
+    midnight = times.dt.normalize()
+    return midnight.where(times == midnight, (times - pd.Timedelta(hours=12)).dt.normalize())
+
+
+def _times(distinct, day_first):
+    type_ = distinct.type
+    if pa.types.is_timestamp(type_):
+        cells = distinct.cast(pa.timestamp("us", type_.tz), safe=False)
+        return pd.Series(pd.to_datetime(cells.to_pandas(), utc=True))
+    text = distinct.cast(pa.string()) if not _is_text(type_) else _plain_text(distinct)
+    if not pa.types.is_integer(type_) and _is_number(type_):
+        text = pa.array([format(each, "f") for each in distinct.to_pylist()], pa.string())
+    return _parse_times(text.to_pandas().astype("str").str.strip(), day_first)
 
 
 def _parse_times(text, day_first):
@@ -229,6 +249,8 @@ def _parse_times(text, day_first):
             either = either.str.replace(f"^{EITHER_DAY}$", rf"{order} \5", regex=True).str.strip()
             found = pd.to_datetime(either, errors="coerce", utc=True, format="mixed")
             parsed = parsed.fillna(found.dt.as_unit("us"))
+    if not parsed.isna().any():
+        return parsed
     whole = text.str.extract(r"^(\d+)(?:\.\d*)?$")[0]
     seconds = pd.to_numeric(whole) / whole.str.len().map(UNIX_UNITS)
     return parsed.fillna(pd.to_datetime(seconds, unit="s", utc=True).dt.as_unit("us"))

@@ -5,10 +5,8 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
-import pandera.pandas as pa
-import pyarrow as arrow
+import pyarrow as pa
 import pyarrow.compute as pc
-from pandera.errors import SchemaErrors
 
 from liquidity.contract import (
     CHANGE_1H,
@@ -32,7 +30,6 @@ from liquidity.contract import (
     SYMBOL,
     TARGET,
     VOLUME,
-    Rule,
 )
 from liquidity.data import content
 from liquidity.data.cells import parse_names, shown
@@ -50,6 +47,11 @@ PROBLEMS_SHOWN = 20
 USUAL_1H = (0.0005, 0.1)
 # Of how many changes the median is telling: that it is large, and that it is small.
 FEW_CHANGES, LEAST_CHANGES = 3, 20
+# The lowest value of a column, and what may help one who has a lower one. A capitalisation of 0 is
+# let in: it means unknown, and the row is left out and counted.
+LOWEST = {name: (INPUTS[name].rule.lowest, "") for name in (PRICE, VOLUME, MARKET_CAP)}
+LOWEST[TARGET] = 0, ""
+LOWEST |= dict.fromkeys(CHANGES, (CHANGE_RULE.lowest, " (a fraction: 0.022 is 2.2 %)"))
 A_DATE = f"a date from {FIRST_YEAR} to {LAST_YEAR} (2022-03-16)"
 
 
@@ -202,62 +204,41 @@ def _parse(layout, block, name):
     if name == COIN:
         names, unknown = parse_names(cells)
         if layout.has(ID):
-            ids, _ = parse_names(layout.cells(block, ID).cast(arrow.string()))
-            names = pc.if_else(arrow.array(unknown), ids, names)
+            ids, _ = parse_names(layout.cells(block, ID).cast(pa.string()))
+            names = pc.if_else(pa.array(unknown), ids, names)
             _, unknown = parse_names(names)
         return names, unknown, "a name"
-    names, _ = parse_names(cells.cast(arrow.string()))
+    names, _ = parse_names(cells.cast(pa.string()))
     return names, np.zeros(len(block), bool), "a name"
 
 
 def _joined(parts):
     if isinstance(parts[0], np.ndarray):
         return np.concatenate(parts)
-    return arrow.chunked_array(
-        [chunk for part in parts for chunk in getattr(part, "chunks", [part])], arrow.string()
+    return pa.chunked_array(
+        [chunk for part in parts for chunk in getattr(part, "chunks", [part])], pa.string()
     ).to_pandas()
 
 
-def _column(rule, *, hint=""):
-    # A capitalisation of 0 is let in here: it means unknown, and the row is left out and counted.
-    return pa.Column(
-        float,
-        [
-            pa.Check.ge(rule.lowest, error=f"a number >= {rule.lowest:g}{hint}"),
-            pa.Check.le(LARGEST, error=f"a finite number <= {LARGEST:g}"),
-        ],
-        nullable=True,
-        required=False,
-    )
-
-
-SCHEMA = pa.DataFrameSchema(
-    {
-        **{name: _column(INPUTS[name].rule) for name in (PRICE, VOLUME, MARKET_CAP)},
-        TARGET: _column(Rule(0)),
-        **{name: _column(CHANGE_RULE, hint=" (a fraction: 0.022 is 2.2 %)") for name in CHANGES},
-    }
-)
-
-
 def _broken_rules(origin, frame, first_row):
-    """A (row, column, sentence) per rule of a column that is broken."""
-    try:
-        SCHEMA.validate(frame, lazy=True)
-    except SchemaErrors as error:
-        cases = error.failure_cases.sort_values("index", kind="stable")
-        return [
-            _broken_rule(origin, frame, column, check, found, first_row)
-            for (column, check), found in cases.groupby(["column", "check"], sort=False)
-        ]
-    return []
-
-
-def _broken_rule(origin, frame, column, expected, cases, first_row):
-    row, value = int(cases["index"].iloc[0]) + first_row, cases["failure_case"].iloc[0]
-    if column in CHANGES and (doubt := _looks_like_percent(frame[column])):
-        return row, column, f"{origin}, column {column}: {doubt}."
-    return row, column, _problem(origin, row, column, expected, shown(float(value)), len(cases))
+    """A (row, column, sentence) per rule of a column that is broken; nothing unknown breaks one."""
+    for name, (lowest, hint) in LOWEST.items():
+        if name not in frame:
+            continue
+        values = frame[name].to_numpy()
+        for expected, broken in (
+            (f"a number >= {lowest:g}{hint}", values < lowest),
+            (f"a finite number <= {LARGEST:g}", values > LARGEST),
+        ):
+            if not broken.any():
+                continue
+            at = int(np.argmax(broken))
+            sentence = _problem(
+                origin, at + first_row, name, expected, shown(float(values[at])), broken.sum()
+            )
+            if name in CHANGES and (doubt := _looks_like_percent(frame[name])):
+                sentence = f"{origin}, column {name}: {doubt}."
+            yield at + first_row, name, sentence
 
 
 def _problem(origin, row, column, expected, got, count):

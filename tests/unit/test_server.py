@@ -257,7 +257,7 @@ def test_a_start_imports_nothing_that_only_training_needs(model_folder):
 
 WORKER = {"flask", "mlflow", "numpy", "prometheus_client"}
 TRAINING = {
-    "pandera", "sklearn", "matplotlib", "rich", "skops", "onnx", "onnxruntime",
+    "sklearn", "matplotlib", "rich", "skops", "onnx", "onnxruntime",
     "dask", "distributed",
     "liquidity.data.market", "liquidity.data.readers", "liquidity.search", "liquidity.report.style",
 }  # fmt: skip
