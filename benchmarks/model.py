@@ -7,10 +7,12 @@ from pathlib import Path
 
 import mlflow
 import numpy as np
+from pyarrow import csv
 
-from benchmarks.measure import SAMPLE, apart, python, run
+from benchmarks import polars_onnx
+from benchmarks.measure import PROJECT, SAMPLE, apart, python, run
 from liquidity import registry
-from liquidity.contract import COVERAGE, EPSILON, MODEL_NAME
+from liquidity.contract import COVERAGE, EPSILON, MODEL_NAME, THRESHOLD
 from liquidity.data.market import read_market
 from liquidity.data.table import build_table, describe_target, inputs_and_target
 from liquidity.model.gate import Decision
@@ -22,8 +24,12 @@ from liquidity.search.pipeline import build_pipeline, fit_pipeline, with_forest_
 CHAMPION, PLAIN = "models:/crypto-liquidity@champion", "models:/plain/1"
 ROW = {"24h_volume": 1e7, "mkt_cap": 1e8, "1h": 0.01, "price": 1.0}
 TREES = 200
+LARGE = 1_000_000  # rows of the largest file
+REQUIREMENTS = "benchmarks/requirements.txt"
 SCORE, PIPELINE = "score", "pipeline.predict"
 FILE, FILE_PLAIN = "liquidity.scoring", "mlflow models predict on the pipeline"
+BY_HAND = "polars and ONNX Runtime by hand"
+INTERVAL = {"coverage": COVERAGE, "quantile": 0.4, "epsilon": EPSILON}
 
 
 def fit(trees):
@@ -41,7 +47,7 @@ def log(pipeline, table):
         inputs_and_target(table)[0],
         horizon=0,
         target=describe_target(table),
-        interval={"coverage": COVERAGE, "quantile": 0.4, "epsilon": EPSILON},
+        interval=INTERVAL,
         digest="benchmark",
     )
 
@@ -68,6 +74,7 @@ def register():
     registry.register(ours, Decision(True, "benchmark", {}), name=MODEL_NAME)
     for name, step in (("scaler", pipeline[0]), ("forest", pipeline[-1])):
         Path(f"{name}.pkl").write_bytes(pickle.dumps(step))
+    polars_onnx.prepare(pipeline, Path("by_hand.json"), interval=INTERVAL, threshold=THRESHOLD)
 
 
 def model(bench):
@@ -101,24 +108,42 @@ def one_row(trees, rounds):
 
 
 def files(bench):
-    """CSV files of growing size, whole commands with their start, all their processes' memory."""
+    """Files of growing size, whole commands with their start, all their processes' memory."""
     use_models(bench)
     source, output = bench.folder / "in.csv", bench.folder / "out.csv"
-    scoring = python("-m liquidity.scoring --input", source, "--output", output, "--overwrite")
     predict = python("-m mlflow models predict --env-manager local -t csv -m", PLAIN)
     predict += ["-i", source, "-o", bench.folder / "out.json"]
+    by_hand = ["uv", "run", "--no-project", "--with-requirements", PROJECT / REQUIREMENTS]
+    by_hand += [polars_onnx.__file__]
 
     def measure(command, rows):
         found = run(command, bench.folder)
         return found | {"rows/s": rows / found["seconds"]}
 
-    for rows in bench.pick((1000, 10_000, 100_000, 1_000_000), (1000, 100_000)):
+    def score(kind):
+        named = source.with_suffix(kind), "--output", output.with_suffix(kind)
+        return python("-m liquidity.scoring --overwrite --input", *named)
+
+    for rows in bench.pick((1000, 10_000, 100_000, LARGE), (1000, LARGE // 10)):
         write_market(source, rows)
         ours, plain = ((name, f"{rows:,} rows") for name in (FILE, FILE_PLAIN))
-        ways = {ours: partial(measure, scoring, rows), plain: partial(measure, predict, rows)}
+        ways = {ours: partial(measure, score(".csv"), rows), plain: partial(measure, predict, rows)}
         bench.in_turn(f"Files of {rows:,} rows", ways, rounds=3)
         bench.ratio(ours, plain, "rows/s")
         bench.ratio(plain, ours, "peak MB")
+    csv.read_csv(source).to_pandas().to_parquet(source.with_suffix(".parquet"))
+    for kind in (".csv", ".parquet"):
+        into = [*(path.with_suffix(kind) for path in (source, output)), "by_hand.json"]
+        with bench.attempt("fetching what is compared"):
+            run([*by_hand, *into], bench.folder)
+        at = f"{rows:,} rows of {kind}"
+        ways = {
+            (FILE, at): partial(measure, score(kind), rows),
+            (BY_HAND, at): partial(measure, [*by_hand, *into], rows),
+        }
+        bench.in_turn(f"Files of {at}", ways, rounds=5)
+        bench.ratio((FILE, at), (BY_HAND, at), "rows/s")
+        bench.ratio((BY_HAND, at), (FILE, at), "CPU s", "peak MB")
     bench.coarse("one round, and the start of the commands counts for most")
 
 

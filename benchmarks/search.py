@@ -11,8 +11,8 @@ import mlflow
 import pandas as pd
 from sklearn.model_selection import GridSearchCV
 
-from benchmarks.measure import SAMPLE, apart, cpu_seconds, python
-from benchmarks.servers import server, waited_for
+from benchmarks.measure import SAMPLE, apart, cpu_seconds, python, waited_for
+from benchmarks.servers import server
 from data.make_sample import make_panel
 from liquidity.contract import DATE, FORECAST_FEATURES
 from liquidity.data.market import read_market

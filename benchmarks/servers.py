@@ -11,7 +11,7 @@ import urllib.request
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from benchmarks.measure import cpu_seconds, each, last_line, process
+from benchmarks.measure import cpu_seconds, each, last_line, process, waited_for
 
 CONNECTIONS = 16
 START_SECONDS = 120
@@ -122,9 +122,3 @@ def load(target, lua, *, seconds, connections=CONNECTIONS, door="/invocations"):
         "cores it used": served / elapsed,
         "cores wrk used": generated / elapsed,
     }
-
-
-def waited_for():
-    """Processor time of the processes that this one has waited for."""
-    times = os.times()
-    return times.children_user + times.children_system
