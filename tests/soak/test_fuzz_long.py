@@ -7,7 +7,7 @@ from fuzzer import check_after, fuzz
 from support import SHORT, memory, workers_of
 
 pytestmark = pytest.mark.soak
-ALL = 20_000 if SHORT else 200_000
+ALL = 8_000 if SHORT else 200_000
 
 
 def test_very_many_odd_requests_do_no_harm(start_serve, tmp_path):
