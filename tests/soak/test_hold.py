@@ -18,9 +18,9 @@ import urllib.request
 from collections import Counter
 from contextlib import contextmanager, suppress
 from functools import partial
+from pathlib import Path
 
 import mlflow
-import numpy as np
 import psutil
 import pytest
 from support import (
@@ -392,15 +392,15 @@ def heavy_bodies():
 
 
 def family_memory(server):
-    """MB that the workers and their helpers hold, what they share counted once, and of them what
-    nobody else has: libraries count for less while other processes have them too.
+    """MB that the workers and their helpers hold, what they share counted once; and of them what is
+    no file's: libraries count for less while other processes have them too.
     """
-    total = np.zeros(2)
+    total = Counter()
     for process in psutil.Process(server.pid).children(recursive=True):
-        with suppress(psutil.Error):
-            found = process.memory_full_info()
-            total += np.array([found.pss, found.uss]) / 2**20
-    return total.tolist()
+        with suppress(OSError, psutil.Error):  # it has ended just now
+            text = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
+            total.update({name: int(kb) for name, kb in re.findall(r"\n(Pss\w*): +(\d+)", text)})
+    return total["Pss"] / 1024, total["Pss_Anon"] / 1024
 
 
 @pytest.mark.alone
