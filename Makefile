@@ -14,11 +14,13 @@ test: .venv/ready
 clients: .venv/ready
 	$(BIN)/python -m pytest -n 0 -m clients tests/soak/test_clients.py $(ARGS)
 
+# First what kills and counts, two at once, then what measures. 5: ARGS chose none of these.
 soak: .venv/ready
-	$(BIN)/python -m pytest -n 0 -m soak -s --durations=0 $(ARGS)
+	$(BIN)/python -m pytest -n 2 -m 'soak and not alone' -s --durations=0 $(ARGS) || [ $$? = 5 ]
+	$(BIN)/python -m pytest -n 0 -m 'soak and alone' -s --durations=0 $(ARGS) || [ $$? = 5 ]
 
 soak-cluster: .venv/ready
-	$(BIN)/python -m pytest -n 0 -m cluster -s --durations=0 $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m cluster -s --durations=0 $(ARGS)
 
 ui: .venv/ready
 	$(BIN)/mlflow ui --port 5001

@@ -26,6 +26,8 @@ LOGGED = re.compile(
     r" ms id=[A-Za-z0-9._-]{1,64} version=[\d,:d-]+|: serving crypto-liquidity version .*"
     r"|: models:/crypto-liquidity-\d+d@champion is not there yet: .*)"
     r"|Serving on http.*"
+    # While it starts on a busy machine, where a model takes longer than it waits for one.
+    r"|[\d-]{10} [\d:]{8},\d{3} WARNING serve: No model is loaded: .*"
 )
 TYPES = {
     "json": "application/json", "csv": "text/csv", "form": "application/x-www-form-urlencoded",

@@ -250,7 +250,7 @@ class MlflowServer:
         if self._process:
             self._signal(signal.SIGCONT)
             self._signal(number)
-            self._process.wait(20)
+            self._process.wait(60)
             self._process = None
 
     def hang(self):
@@ -330,13 +330,13 @@ def finish(process, timeout=300):
 
 def wait_for_trials(job, count):
     """The newest search of the job's store, once it has so many finished trials."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + STARTED_SECONDS
     while time.monotonic() < deadline:
         newest = parents(job.client)[:1]
         if newest and len(job.trials(newest[0])) >= count:
             return newest[0]
         time.sleep(0.05)
-    raise AssertionError(f"no {count} trials appeared within a minute")
+    raise AssertionError(f"no {count} trials appeared within {STARTED_SECONDS} s")
 
 
 def post(url, body=INSTANCES, content_type="application/json"):

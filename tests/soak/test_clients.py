@@ -129,7 +129,16 @@ def test_openapi_python_client(site, tmp_path):
     assert float(run(*uv, "python", "call.py", url, ",".join(features), folder=tmp_path)) > 0
 
 
-def test_openapi_typescript(site, tmp_path):
+@pytest.fixture(scope="module")
+def node_modules(tmp_path_factory):
+    """The folder of that name with what generates and compiles the TypeScript client."""
+    folder = tmp_path_factory.mktemp("node")
+    (folder / "package.json").write_text("{}")
+    run("npm", "install", "--no-save", "--no-audit", "--no-fund", *NODE_CLIENT, folder=folder)
+    return folder / "node_modules"
+
+
+def test_openapi_typescript(site, node_modules, tmp_path):
     url, features, document = site
     values = {"24h_volume": 1e7, "mkt_cap": "100000000", "1h": -0.01, "price": 0.01}
     coin = json.dumps({name: values[name] for name in features})
@@ -138,7 +147,7 @@ def test_openapi_typescript(site, tmp_path):
     (tmp_path / "package.json").write_text('{"type": "module"}')
     code = IN_TYPESCRIPT.replace("COIN", coin).replace("FORECAST", forecast)
     (tmp_path / "call.ts").write_text(code)
-    run("npm", "install", "--no-save", "--no-audit", "--no-fund", *NODE_CLIENT, folder=tmp_path)
+    (tmp_path / "node_modules").symlink_to(node_modules)
     run("npx", "openapi-typescript", "openapi.json", "-o", "schema.ts", folder=tmp_path)
     strict = ["--strict", "--skipLibCheck", "--target", "es2022", "--module", "nodenext"]
     run("npx", "tsc", *strict, "call.ts", folder=tmp_path)

@@ -20,6 +20,7 @@ from rich.console import Console
 from support import (
     PROJECT,
     SAMPLE,
+    SHORT,
     SMALL,
     SMALL_FORECAST,
     TRIALS,
@@ -37,6 +38,7 @@ from liquidity.search.grid import fit_fold
 
 pytestmark = pytest.mark.cluster
 GRID = ["--data", str(SAMPLE), "--n-estimators", "10,20,30", "--cv", "3"]
+LONG = "20,40,60" if SHORT else "50,100,150"  # trees, so that a worker is lost in the search
 AFTERWARDS = "Finished trials are kept: the same command goes on from them."
 
 
@@ -75,7 +77,7 @@ class Cluster:
     def wait(self, count):
         """Return when `count` workers have come."""
         code = "import sys, distributed as d; d.Client(sys.argv[1], timeout=30)"
-        code += ".wait_for_workers(int(sys.argv[2]), timeout=60)"
+        code += ".wait_for_workers(int(sys.argv[2]), timeout=120)"
         subprocess.run([sys.executable, "-c", code, self.address, str(count)], check=True)
 
     def kill(self, process, number=signal.SIGKILL):
@@ -159,7 +161,7 @@ def test_forecasts_trained_on_a_cluster_have_the_bits_of_this_machine(
 
 def test_a_killed_worker_costs_no_trial(store, make_cluster, tmp_path):
     two = make_cluster(2)
-    job = Job(tmp_path, *GRID[:2], "--n-estimators", "50,100,150", "--scheduler", two.address)
+    job = Job(tmp_path, *GRID[:2], "--n-estimators", LONG, "--scheduler", two.address)
     process = job.start()
     wait_for_trials(job, 3)
     two.kill(two.workers[0])
@@ -175,7 +177,7 @@ def test_a_stopped_search_takes_its_tasks_back(store, make_cluster, tmp_path):
     wait_for_trials(job, 3)
     assert tasks(two) > 10
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=20)
+    output, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert output.endswith(f"train.py: stopped. {AFTERWARDS}\n")
     assert [run.info.status for run in parents(job.client)] == ["KILLED"]
@@ -188,12 +190,12 @@ def test_a_cluster_that_goes_away_ends_the_job_and_keeps_its_trials(
     store, make_cluster, tmp_path, lost
 ):
     two = make_cluster(2)
-    job = Job(tmp_path, *GRID[:2], "--n-estimators", "50,100,150", "--scheduler", two.address)
+    job = Job(tmp_path, *GRID[:2], "--n-estimators", LONG, "--scheduler", two.address)
     process = job.start()
     wait_for_trials(job, 3)
     for gone in two.workers if lost == "workers" else [two.scheduler]:
         two.kill(gone)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=180)
     assert process.returncode == 1
     assert "Traceback" not in output
     said = "there was no worker at" if lost == "workers" else "went away"
@@ -207,7 +209,7 @@ def test_a_cluster_that_goes_away_ends_the_job_and_keeps_its_trials(
 def refused(tmp_path, address):
     """What a job says that cannot use the cluster; it has to leave no run."""
     job = Job(tmp_path, *GRID, "--scheduler", address)
-    output, _ = job.start().communicate(timeout=90)
+    output, _ = job.start().communicate(timeout=180)
     assert "Traceback" not in output
     assert not mlflow.MlflowClient().search_runs(["0"])
     assert not [e for e in job.client.search_experiments() if e.name != "Default"]
@@ -266,11 +268,11 @@ def test_code_that_changes_under_a_worker_is_told(store, make_cluster, tmp_path)
     finish(job.start(other / "train.py", *job.options))
     changed = other / "liquidity/contract.py"
     changed.write_text(f"{changed.read_text()}# changed\n")
-    output, _ = job.start(other / "train.py", *job.options).communicate(timeout=90)
+    output, _ = job.start(other / "train.py", *job.options).communicate(timeout=180)
     assert "has crypto-liquidity code " in output
     # A job that began with the code that the worker began with, while the disk has another.
     old = other_code(tmp_path / "old")
-    output, _ = job.start(old / "train.py", *job.options).communicate(timeout=90)
+    output, _ = job.start(old / "train.py", *job.options).communicate(timeout=180)
     assert "was started before its crypto-liquidity code changed" in output
 
 
@@ -297,7 +299,7 @@ def test_a_worker_that_is_wrong_and_comes_later_computes_nothing(
     }[wrong])  # fmt: skip
     one.wait(2)
     one.kill(one.workers[0])
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=180)
     assert process.returncode == 1
     assert "Traceback" not in output
     assert re.search(rf"failed: {LATE[wrong]}\. Run pip install", output)
@@ -372,7 +374,7 @@ def start_scoring(folder, output, *options):
 def score(folder, output, *options):
     """Score the files of `in`; returns the finished process."""
     with start_scoring(folder, output, *options) as process:
-        out, error = process.communicate(timeout=120)
+        out, error = process.communicate(timeout=180)
     return subprocess.CompletedProcess(process.args, process.returncode, out, error)
 
 
@@ -428,7 +430,7 @@ def test_a_stop_ends_what_the_workers_do(champion, make_cluster, tmp_path):
     two = make_cluster(2)
     scoring = scoring_at_work(two, tmp_path, 6, pattern=".*.partial")
     scoring.send_signal(signal.SIGINT)
-    _, error = scoring.communicate(timeout=20)
+    _, error = scoring.communicate(timeout=60)
     said = "liquidity.scoring: stopped. Nothing half-written is left; "
     said += "the same command does what is missing.\n"
     assert (scoring.returncode, error) == (130, said)

@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+import threading
 import time
 
 import pandas as pd
@@ -42,6 +43,12 @@ def start(out):
     )  # fmt: skip
 
 
+def wait_until_idle():
+    """Return when no thread of the vendor answers a request any more."""
+    while any("process_request_thread" in thread.name for thread in threading.enumerate()):
+        time.sleep(0.01)
+
+
 def kept(out):
     """The ids of what is there: in files, and in whole lines of the journal."""
     files = [pd.read_parquet(path) for path in out.glob("*.parquet")]
@@ -61,7 +68,7 @@ def test_kills_at_random_moments_lose_nothing_and_ask_no_coin_twice(vendor, tmp_
         time.sleep(moments.uniform(0, 0.5))  # a twelfth of what the whole fetch takes
         job.kill()
         output, _ = job.communicate(timeout=30)
-        time.sleep(0.2)  # the vendor may be writing an answer that nobody reads
+        wait_until_idle()  # the vendor may be writing an answer that nobody reads
         lost = vendor.answered.total() - in_flight - kept(tmp_path)
         assert lost in (0, 1), output
         in_flight += lost  # answered, and killed before the line was written

@@ -3,6 +3,7 @@
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,13 +15,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from support import NAME, PROJECT, SHORT, use_copy
+from support import NAME, PROJECT, SHORT, all_runs, use_copy
 
 import train
 from data.make_sample import make_panel
 from liquidity.contract import ACTUAL, LIVE_METRICS
 from liquidity.monitor import ledger, live
 from liquidity.monitor.forecasts import new_table
+from liquidity.monitor.job import main as run_monitor
 from liquidity.monitor.ledger import FORECAST, OUTCOME, Version, as_date, as_day
 from liquidity.monitor.reference import unknown_reference
 
@@ -29,7 +31,8 @@ pytestmark = pytest.mark.soak
 HORIZONS = (1, 7, 30)
 COLUMNS = ["date", "coin", "price", "24h_volume", "mkt_cap"]
 FIRST = date(2024, 3, 1)  # replayed
-DAYS, KILLS = (20, 4) if SHORT else (130, 20)
+DAYS, KILLS = (12, 2) if SHORT else (130, 20)
+SHARE = 18 if SHORT else 6  # every so manieth coin of the real panel
 # Every fifth day's snapshot arrives three days late, behind those that came after it.
 LATE, EVERY = 3, 5
 
@@ -94,10 +97,10 @@ def live_points(client):
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory, real_data, empty_store):
-    """A store with champions of a sixth of the real panel's coins before FIRST, and that panel."""
+    """A store with champions of a part of the real panel's coins before FIRST, and that panel."""
     path = real_data / "panel/coingecko_daily_2019-01-01_2024-07-14.parquet"
     frame = pd.read_parquet(path)
-    frame = frame[(pd.factorize(frame["coin"])[0] % 6 == 0) & (frame["date"] >= "2022-01-01")]
+    frame = frame[(pd.factorize(frame["coin"])[0] % SHARE == 0) & (frame["date"] >= "2022-01-01")]
     folder = tmp_path_factory.mktemp("real")
     (folder / "mlflow.db").write_bytes(empty_store.read_bytes())
     before = frame["date"] < pd.Timestamp(FIRST)
@@ -191,28 +194,41 @@ def market():
     return frame, change
 
 
-def stale_monitor(folder, market):
-    """Make a champion of the days before a market changed, its forecast of the last day but one,
-    and then the snapshot of the day that it was for.
-
-    Returns the day on which a check finds that, and how its commands are run.
+@pytest.fixture(scope="module")
+def stale_monitor(tmp_path_factory, empty_store, market):
+    """The folder of a champion of the days before a market changed, with its forecast of the last
+    day but one and the snapshot of the day that it was for; the day on which a check finds that.
     """
     frame, change = market
+    folder = tmp_path_factory.mktemp("stale")
     calm = frame[frame["date"] <= change]
     calm[COLUMNS].to_parquet(folder / "calm.parquet")
     options = ["--horizon", "1", "--n-estimators", "20", "--min-samples-leaf", "20", "--cv", "3"]
     options += ["--max-features", "0.4", "--max-samples", "0.5", "--promote", "always"]
-    assert train.main(["--data", str(folder / "calm.parquet"), *options]) == 0
     (folder / "snapshots").mkdir()
     last = frame["date"].max()
     before = frame["date"] < last - pd.Timedelta(days=1)
     frame.loc[before, COLUMNS].to_parquet(folder / "snapshots/past.parquet")
     day = (last - pd.Timedelta(days=1)).date()
-    run = {"cwd": folder, "env": environment(folder)}
-    subprocess.run(command("forecast", today=day), check=True, **run)
+    with pytest.MonkeyPatch.context() as patch, use_copy(empty_store, folder, patch):
+        assert train.main(["--data", str(folder / "calm.parquet"), *options]) == 0
+        assert run_monitor(command("forecast", today=day)[3:]) == 0
     rows = frame.loc[frame["date"] == pd.Timestamp(day), COLUMNS]
     rows.to_parquet(folder / "snapshots/new.parquet")
-    return day + timedelta(1), run
+    return folder, day + timedelta(1)
+
+
+@pytest.fixture
+def stale(stale_monitor, tmp_path, monkeypatch):
+    """A copy of it: a client of its store, the command of the check that trains, and how it is
+    run.
+    """
+    folder, today = stale_monitor
+    for name in ("snapshots", "ledger"):
+        shutil.copytree(folder / name, tmp_path / name)
+    with use_copy(folder / "mlflow.db", tmp_path, monkeypatch) as client:
+        run = {"cwd": tmp_path, "env": environment(tmp_path)}
+        yield client, command("check", "--retrain", today=today), run
 
 
 def command(action, *options, today):
@@ -220,42 +236,42 @@ def command(action, *options, today):
             "ledger", "--today", str(today), *options]  # fmt: skip
 
 
-def test_two_checks_at_once_train_a_stale_champion_once(tmp_path, monkeypatch, empty_store, market):
-    with use_copy(empty_store, tmp_path, monkeypatch) as client:
-        today, run = stale_monitor(tmp_path, market)
-        jobs = [
-            subprocess.Popen(command("check", "--retrain", today=today), text=True,
-                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **run)
-            for _ in range(2)
-        ]  # fmt: skip
-        said = [job.communicate(timeout=300)[0] for job in jobs]
-        assert [job.returncode for job in jobs] == [0, 0], said
-        assert all("its intervals held" in text for text in said)
-        versions = client.search_model_versions(f"name = '{NAME}-1d'")
-        assert sorted(int(version.version) for version in versions) == [1, 2]
-        assert str(client.get_model_version_by_alias(f"{NAME}-1d", "champion").version) == "2"
-        assert {len(history) for history in live_points(client).values()} == {1}
+def test_two_checks_at_once_train_a_stale_champion_once(stale):
+    client, check, run = stale
+    pipe = {"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    jobs = [subprocess.Popen(check, **pipe, **run) for _ in range(2)]
+    said = [job.communicate(timeout=300)[0] for job in jobs]
+    assert [job.returncode for job in jobs] == [0, 0], said
+    assert all("its intervals held" in text for text in said)
+    versions = client.search_model_versions(f"name = '{NAME}-1d'")
+    assert sorted(int(version.version) for version in versions) == [1, 2]
+    assert str(client.get_model_version_by_alias(f"{NAME}-1d", "champion").version) == "2"
+    assert {len(history) for history in live_points(client).values()} == {1}
 
 
-@pytest.mark.parametrize("seconds", [3, 5, 7, 9, 11] if not SHORT else [7])
-def test_a_training_that_is_killed_is_done_once_by_the_next_check(
-    tmp_path, monkeypatch, empty_store, market, seconds
-):
-    with use_copy(empty_store, tmp_path, monkeypatch) as client:
-        today, run = stale_monitor(tmp_path, market)
-        again = command("check", "--retrain", today=today)
-        job = subprocess.Popen(again, **run)
-        time.sleep(seconds)
-        job.send_signal(signal.SIGKILL)
-        job.wait()
-        assert subprocess.run(again, **run).returncode == 0
-        versions = client.search_model_versions(f"name = '{NAME}-1d'")
-        assert len([v for v in versions if v.description]) == 2
-        assert str(client.get_model_version_by_alias(f"{NAME}-1d", "champion").version) != "1"
-        runs = client.search_runs(
-            [each.experiment_id for each in client.search_experiments()], max_results=1000
-        )
-        assert "RUNNING" not in {each.info.status for each in runs}
+def wait_for_training(client, job):
+    """Return once a training has begun that a check has started."""
+    while not [
+        run for run in all_runs(client)
+        if run.info.status == "RUNNING" and live.VERSION not in run.data.tags
+    ]:  # fmt: skip
+        assert job.poll() is None, "nothing was trained"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("seconds", [1] if SHORT else [0, 1, 2, 3, 4])
+def test_a_training_that_is_killed_is_done_once_by_the_next_check(stale, seconds):
+    client, check, run = stale
+    job = subprocess.Popen(check, **run)
+    wait_for_training(client, job)
+    time.sleep(seconds)
+    job.send_signal(signal.SIGKILL)
+    job.wait()
+    assert subprocess.run(check, **run).returncode == 0
+    versions = client.search_model_versions(f"name = '{NAME}-1d'")
+    assert len([v for v in versions if v.description]) == 2
+    assert str(client.get_model_version_by_alias(f"{NAME}-1d", "champion").version) != "1"
+    assert "RUNNING" not in {each.info.status for each in all_runs(client)}
 
 
 def highest_memory(pid):

@@ -27,7 +27,7 @@ from support import (
     workers_of,
 )
 
-pytestmark = pytest.mark.soak
+pytestmark = [pytest.mark.soak, pytest.mark.alone]
 REQUESTS = 3_000 if SHORT else 10_000
 SWAPS = 4 if SHORT else 20
 FOLLOWED = 2  # seconds after which both workers have to answer with the version of the alias

@@ -1,35 +1,51 @@
-"""What holds while the registry, a real `mlflow server`, is down or hangs; `make soak` runs it."""
+"""What holds over a registry that is a real `mlflow server`, and while it is down or hangs.
+
+Slow, so `make soak` runs it.
+"""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 import time
 import urllib.request
 
 import mlflow
 import pytest
-from support import GOOD, NAME, PROJECT, SHORT, SMALL, Load, MlflowServer, post, wait_for_http
+from support import (
+    GOOD,
+    METRICS,
+    NAME,
+    SHORT,
+    SMALL,
+    STARTED_SECONDS,
+    Job,
+    Load,
+    MlflowServer,
+    post,
+    wait_for_http,
+)
 
 pytestmark = pytest.mark.soak
-AWAY_SECONDS = 15 if SHORT else 60
+AWAY_SECONDS = 6 if SHORT else 60
 
 
 @pytest.fixture(scope="module")
-def registry(tmp_path_factory, empty_store):
-    """A registry with two versions of one model, the first of them champion."""
+def trained(tmp_path_factory, empty_store):
+    """A server with the champion that a job trained over HTTP; the job, and what it printed."""
     folder = tmp_path_factory.mktemp("registry")
     shutil.copy(empty_store, folder / "mlflow.db")
-    with MlflowServer(folder) as registry:
-        environment = os.environ | {"MLFLOW_TRACKING_URI": registry.uri}
-        command = [sys.executable, str(PROJECT / "train.py"), *SMALL]
-        subprocess.run(command, env=environment, cwd=folder, check=True, timeout=300)
-        client = mlflow.MlflowClient(registry.uri)
-        first = client.get_model_version(NAME, "1")
-        model_id = first.source.rpartition("/")[2]
-        client.create_model_version(NAME, first.source, first.run_id, model_id=model_id)
-        yield registry
+    with MlflowServer(folder) as server:
+        job = Job(folder, *SMALL, uri=server.uri)
+        yield server, job, job.run()
+
+
+@pytest.fixture(scope="module")
+def registry(trained):
+    """A registry with two versions of one model, the first of them champion."""
+    server, job, _ = trained
+    first = job.client.get_model_version(NAME, "1")
+    model_id = first.source.rpartition("/")[2]
+    job.client.create_model_version(NAME, first.source, first.run_id, model_id=model_id)
+    return server
 
 
 @pytest.fixture
@@ -78,6 +94,15 @@ def wait_for_version(server, version, *, seconds):
             return time.monotonic() - started
         time.sleep(0.2)
     raise AssertionError(server.log.read_text()[-2000:])
+
+
+def test_a_job_works_over_http(trained):
+    _, job, output = trained
+    (parent,) = job.finished()
+    assert parent.data.metrics.keys() >= METRICS
+    assert len(job.trials(parent)) == 4
+    assert job.client.get_model_version_by_alias(NAME, "champion") is not None
+    assert "View run" not in output, "a line per trial in the middle of the bar"
 
 
 def test_a_minute_without_the_registry_costs_no_request(registry, serve, outage):
@@ -146,6 +171,6 @@ def test_a_start_with_neither_registry_nor_copy_waits_for_the_registry(
     come_back()
     started = time.monotonic()
     while post(f"{server.url}/predict", GOOD)[0] != 200:
-        assert time.monotonic() - started < 30, server.log.read_text()[-2000:]
+        assert time.monotonic() - started < STARTED_SECONDS, server.log.read_text()[-2000:]
         time.sleep(0.2)
     print(f"503 {opened:.1f} s after its start, 200 {time.monotonic() - started:.1f} s after")
