@@ -9,7 +9,7 @@ from sklearn.inspection import permutation_importance
 from liquidity import evaluation
 from liquidity.contract import COVERAGE, EPSILON, FEATURES, RATIO, percent
 from liquidity.data.table import build_table, describe_target, inputs_and_target
-from liquidity.model.compile import compiled
+from liquidity.model.compile import Compiled
 from liquidity.report.training_plots import model_figures
 from liquidity.search.grid import held_out_r2
 from liquidity.tasks.task import Task, Worth, beside
@@ -45,7 +45,7 @@ class SameDay(Task):
         metrics["baseline_test_r2"] = untuned.result()
         metrics |= evaluation.baseline_metrics(self.training, self.test)
         # It asks the forest 21 times for all rows.
-        quick, options = compiled(fitted), {"scoring": "r2", "n_repeats": 5, "random_state": 0}
+        quick, options = Compiled(fitted), {"scoring": "r2", "n_repeats": 5, "random_state": 0}
         importance = permutation_importance(quick, X, y, **options).importances
         figures = model_figures(y, y_pred, quantile=quantile, importance=importance)
         return metrics, figures

@@ -13,7 +13,7 @@ from liquidity.contract import COVERAGE
 from liquidity.data.market import read_market
 from liquidity.data.table import build_table, inputs_and_target
 from liquidity.errors import MarketDataError
-from liquidity.model.compile import compiled
+from liquidity.model.compile import Compiled
 from liquidity.search.grid import held_out_r2, out_of_fold
 from liquidity.search.pipeline import build_pipeline, fit_pipeline, with_forest_params
 
@@ -129,7 +129,7 @@ def test_the_untuned_forest_and_the_importances_have_scikit_learns_bits(sample_t
     assert held_out_r2(X, y, X_test, y_test, pipeline=pipeline) == expected
     theirs, ours = (
         permutation_importance(way, X_test, y_test, scoring="r2", n_repeats=2, random_state=0)
-        for way in (fitted, compiled(fitted))
+        for way in (fitted, Compiled(fitted))
     )
     np.testing.assert_array_equal(ours.importances, theirs.importances)
 
