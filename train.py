@@ -36,7 +36,14 @@ from liquidity.runs.addresses import mlflow_page
 from liquidity.runs.destination import check_destination
 from liquidity.runs.recovery import find_finished, finished_before
 from liquidity.runs.store import check_store, quieten_mlflow
-from liquidity.search.grid import best_trial, candidates, fit_fold, search, search_key
+from liquidity.search.grid import (
+    best_trial,
+    candidates,
+    fit_fold,
+    out_of_fold,
+    search,
+    search_key,
+)
 from liquidity.search.pipeline import (
     PARAMS,
     build_pipeline,
@@ -101,6 +108,7 @@ def train_task(task, cleaning, args, console, *, outer=None):
         ) as parent,
     ):
         training_log.log_data(task, cleaning, source=args.data)
+        untuned = task.start_baseline(pipeline, executor)
         with training_log.log_trials(parent, finished, grid, total, console) as on_trial:
             trials = search(
                 pipeline,
@@ -112,14 +120,19 @@ def train_task(task, cleaning, args, console, *, outer=None):
                 on_trial=on_trial,
                 finished=finished.values(),
                 offset=task.offset,
+                unscored=task.unscored,
             )
         training_log.log_search(parent, trials)
         with elapsed_time(console, "Refitting the best, calibrating and evaluating"):
-            tuned = with_forest_params(pipeline, **best_trial(trials).params)
-            interval = task.calibrate(tuned, n_jobs=args.n_jobs)
+            best = best_trial(trials)
+            tuned = with_forest_params(pipeline, **best.params)
+            rows = {"folds": task.folds, "unscored": task.unscored}
+            interval = task.calibrate(
+                best.predictions or out_of_fold(tuned, task.X, task.y, **rows, executor=executor)
+            )
             X, y = task.X[task.fit_rows], task.y[task.fit_rows]
             fitted = fit_pipeline(tuned, X, y, n_jobs=args.n_jobs)
-            metrics, figures = task.evaluate(fitted, pipeline, interval, n_jobs=args.n_jobs)
+            metrics, figures = task.evaluate(fitted, interval, untuned)
             training_log.log_evaluation(metrics, figures, cleaning)
             worth = task.worth(metrics)
         with elapsed_time(console, "Compiling, comparing and registering"):

@@ -8,6 +8,8 @@ from benchmarks.measure import REAL_DATA, SAMPLE, apart
 from liquidity.data.market import read_market
 from liquidity.data.table import build_table, inputs_and_target
 from liquidity.evaluation import interval_quantile, log_residuals, make_folds, split_rows
+from liquidity.executors.local import local_executor
+from liquidity.search.grid import out_of_fold
 from liquidity.search.pipeline import build_pipeline, fit_pipeline, with_forest_params
 
 
@@ -35,7 +37,9 @@ def one(data, seed, trees):
     folds = make_folds(training, split="coin", cv=5)
     pipeline = with_forest_params(build_pipeline(random_state=42), n_estimators=trees)
     X, y = inputs_and_target(training)
-    quantile = interval_quantile(pipeline, X, y, folds=folds, n_jobs=-1)
+    with local_executor(-1) as executor:
+        y_pred = np.concatenate(out_of_fold(pipeline, X, y, folds=folds, executor=executor))
+    quantile = interval_quantile(np.concatenate([y[test] for _, test in folds]), y_pred)
     X_test, y_test = inputs_and_target(table.iloc[test_rows])
     y_pred = fit_pipeline(pipeline, X, y, n_jobs=-1).predict(X_test)
     return {

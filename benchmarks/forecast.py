@@ -16,10 +16,12 @@ import pandas as pd
 
 from liquidity.contract import DATE, EPSILON, FORECAST_FEATURES, TARGET
 from liquidity.data.market import read_market
+from liquidity.executors.local import local_executor
 from liquidity.forecast import baselines, skill
 from liquidity.forecast.intervals import groups, interval
 from liquidity.forecast.panel import cut_features
 from liquidity.model.model import EW7
+from liquidity.search.grid import out_of_fold
 from liquidity.search.pipeline import build_pipeline, fit_pipeline, with_forest_params
 from liquidity.tasks import forecast
 
@@ -81,10 +83,12 @@ def judge(panel, horizon, first, *, n_jobs):
         panel, horizon, split="date", test_size=share, cv=5, max_samples=0.1, random_state=42
     )
     tuned = with_forest_params(build_pipeline(random_state=42, max_samples=0.1), **FOREST)
-    intervals = task.calibrate(tuned, n_jobs=n_jobs)
+    with local_executor(n_jobs) as executor:
+        rows = {"folds": task.folds, "unscored": task.unscored}
+        intervals = task.calibrate(out_of_fold(tuned, task.X, task.y, **rows, executor=executor))
     X, y = task.X[task.fit_rows], task.y[task.fit_rows]
     fitted = fit_pipeline(tuned, X, y, n_jobs=n_jobs)
-    metrics, _ = task.evaluate(fitted, tuned, intervals, n_jobs=n_jobs)
+    metrics, _ = task.evaluate(fitted, intervals, None)
     figures = {"rows trained on": len(task.training), "rows tested": len(task.test)}
     figures |= {name: metrics[name] for name in SHOWN}
 

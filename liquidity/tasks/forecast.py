@@ -41,7 +41,6 @@ from liquidity.model.model import (
     logarithms,
 )
 from liquidity.report.forecast_plots import forecast_figures
-from liquidity.search.pipeline import fit_pipeline
 from liquidity.tasks.task import Task, Worth, beside, in_days
 
 LEAST_DAYS = 30  # of data beside the horizon
@@ -110,18 +109,22 @@ class Forecast(Task):
             "weekday_profile": weekday_profile(day, own[:, L0] - own[:, LAG1]),
         }
 
-    def calibrate(self, tuned, *, n_jobs):
-        """The interval as metadata of the model, from residuals of rows that their forest had not
-        seen, with their history as it is and cut.
-        """
+    @property
+    def unscored(self):
+        """The scoring rows of each fold once more, those with their history cut."""
         rows = len(self.training)
-        mu = np.full(len(self.y), np.nan)
         behind = np.full(rows, -1)
         behind[self.cut_rows] = rows + np.arange(len(self.cut_rows))
-        for train, test in self.folds:
-            fitted = fit_pipeline(tuned, self.X[train], self.y[train], n_jobs=n_jobs)
-            both = np.concatenate([test, behind[test][behind[test] >= 0]])
-            mu[both] = fitted.predict(self.X[both]) + self.offset[both]
+        return [behind[test][behind[test] >= 0] for _, test in self.folds]
+
+    def calibrate(self, unseen):
+        """The interval as metadata of the model, from residuals of rows with their history as it
+        is and cut; see Task.
+        """
+        mu = np.full(len(self.y), np.nan)
+        for (_, test), cut, y_pred in zip(self.folds, self.unscored, unseen, strict=True):
+            both = np.concatenate([test, cut])
+            mu[both] = y_pred + self.offset[both]
         return self._calibrated(mu)
 
     def calibrate_har(self):
@@ -142,7 +145,10 @@ class Forecast(Task):
             cut[known],
         )
 
-    def evaluate(self, fitted, pipeline, interval_, *, n_jobs):
+    def start_baseline(self, pipeline, executor):
+        """None: HAR is what a forecast has to beat."""
+
+    def evaluate(self, fitted, interval_, _untuned):
         """Metrics on the test rows, baselines among them, and figures by file name."""
         X, day = self.X_test, self.test[DATE].to_numpy("datetime64[D]").astype(np.int64)
         y = np.log10(self.test[TARGET].to_numpy() + EPSILON)

@@ -29,6 +29,10 @@ class Task:
     sets, in the order in which they are learned from. `X` of shape (rows, inputs) and `y` of
     shape (rows,) are what a forest is fitted on, at the positions that `fit_rows` gives for all of
     them and `folds` for each fold; `offset`, where there is one, is what r2 is taken with.
+
+    A task's `calibrate` takes what the tuned forest, fitted on the training rows of each fold,
+    answers for rows that it has not seen: those that score, and then those of `unscored`.
+    `evaluate` takes what `start_baseline` has returned before the search.
     """
 
     horizon: int
@@ -42,6 +46,7 @@ class Task:
     offset: np.ndarray | None = None
 
     features: ClassVar = ()
+    unscored: ClassVar = ()
 
     @property
     def ahead(self):

@@ -17,10 +17,14 @@ from support import SMALL_FORECAST, all_runs, children
 import train
 from liquidity import forecast_liquidity
 from liquidity.contract import EPSILON
+from liquidity.forecast.intervals import fit_intervals
 from liquidity.forecast.newest import forecast_alone
 from liquidity.model.loading import fetched_model, load_checked, load_model
-from liquidity.model.model import EW7, history_features, keys
+from liquidity.model.model import ABSD30, EW7, history_features, keys
 from liquidity.scoring.job import main as score
+from liquidity.search.grid import out_of_fold
+from liquidity.search.pipeline import build_pipeline, with_forest_params
+from liquidity.tasks.forecast import prepare, read_panel
 
 NUMBERS = ["24h_volume", "mkt_cap", "price"]
 METRICS = {
@@ -154,6 +158,40 @@ def test_one_coin_of_constant_liquidity_ends_in_a_sentence_or_a_challenger(store
 
 
 # The registered model
+
+
+def test_the_interval_is_that_of_forests_fitted_anew_on_each_fold(panel):
+    """Whole and cut histories of rows that a forest has not seen."""
+    frame = panel[0].assign(date=pd.to_datetime(panel[0]["date"]))
+    frame = frame.dropna(subset=NUMBERS).reset_index(drop=True)
+    settings = {"split": "date", "test_size": 0.2, "cv": 3, "max_samples": 0.3, "random_state": 1}
+    task = prepare(read_panel(frame), 7, **settings)
+    pipeline = with_forest_params(
+        build_pipeline(random_state=1, max_samples=0.3), n_estimators=5, min_samples_leaf=20
+    )
+    mu, rows = np.full(len(task.y), np.nan), len(task.training)
+    for rows_seen, test in task.folds:
+        fitted = pipeline.fit(task.X[rows_seen], task.y[rows_seen])
+        cut = rows + np.flatnonzero(np.isin(task.cut_rows, test))
+        for unseen in (test, cut):
+            mu[unseen] = fitted.predict(task.X[unseen]) + task.offset[unseen]
+    with ThreadPoolExecutor(1) as executor:
+        unseen = out_of_fold(
+            pipeline, task.X, task.y,
+            folds=task.folds, unscored=task.unscored, executor=executor,
+        )  # fmt: skip
+    found, known = task.calibrate(unseen), ~np.isnan(mu)
+    expected = fit_intervals(
+        (task.level - mu)[known],
+        task.X[known][:, ABSD30],
+        task.days_used[known],
+        (np.arange(len(mu)) >= rows)[known],
+    )
+    assert known[:rows].any()
+    assert known[rows:].any()
+    assert json.dumps(found, default=np.ndarray.tolist) == json.dumps(
+        expected, default=np.ndarray.tolist
+    )
 
 
 @pytest.fixture

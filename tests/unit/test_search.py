@@ -21,11 +21,12 @@ from liquidity.search.grid import (
     candidates,
     cv_results,
     grow_trees,
+    out_of_fold,
     ranks,
     search,
     search_key,
 )
-from liquidity.search.pipeline import PARAM_GRID, build_pipeline
+from liquidity.search.pipeline import PARAM_GRID, build_pipeline, with_forest_params
 
 GRID = {"n_estimators": [4, 8, 12], "max_depth": [None, 2, 5], "min_samples_split": [2, 5, 10]}
 
@@ -43,7 +44,7 @@ def executor():
 
 def run(
     data, executor, grid=GRID, *, on_trial=lambda trial: None, finished=(), folds=None,
-    max_samples=1.0,
+    max_samples=1.0, unscored=(),
 ):  # fmt: skip
     X, y = data
     return search(
@@ -55,6 +56,7 @@ def run(
         executor=executor,
         on_trial=on_trial,
         finished=finished,
+        unscored=unscored,
     )
 
 
@@ -121,6 +123,42 @@ def test_the_grown_trees_are_those_of_the_fitted_forest(data, kind, params):
     for tree, fitted in zip(grown, forest.fit(scaled, y).estimators_, strict=True):
         for array in ("feature", "threshold", "value", "children_left"):
             assert np.array_equal(getattr(tree.tree_, array), getattr(fitted.tree_, array))
+
+
+def test_a_tree_that_drew_no_missing_value_is_still_that_of_the_forest(data):
+    """Trees are grown on the rows that they drew: some then know of no missing value at all."""
+    X, y = data
+    scaled = np.float32(X)
+    scaled[7, 2] = np.nan
+    forest = RandomForestRegressor(12, random_state=3, max_samples=0.5)
+    grown = [tree.tree_.__getstate__() for tree in grow_trees(forest, scaled, y)]
+    fitted = [tree.tree_.__getstate__() for tree in forest.fit(scaled, y).estimators_]
+    for ours, theirs in zip(grown, fitted, strict=True):
+        np.testing.assert_array_equal(ours["nodes"], theirs["nodes"])
+        np.testing.assert_array_equal(ours["values"], theirs["values"])
+
+
+def test_the_best_trial_keeps_what_its_forests_answered(data, executor):
+    """With the bits of the pipeline fitted anew, as it was taken over from another search too."""
+    X, y = data
+    folds = list(KFold(5).split(X))
+    unscored = [train[: number * 3] for number, (train, _) in enumerate(folds)]
+    trials = run(data, executor, folds=folds, unscored=unscored)
+    best = best_trial(trials)
+    assert all(trial.predictions is None for trial in trials if trial.r2 < best.r2)
+    tuned = with_forest_params(build_pipeline(random_state=42), **best.params)
+    asked = [np.concatenate([test, more]) for (_, test), more in zip(folds, unscored, strict=True)]
+    expected = [
+        tuned.fit(X[train], y[train]).predict(X[rows])
+        for (train, _), rows in zip(folds, asked, strict=True)
+    ]
+    resumed = best_trial(run(data, executor, finished=trials, folds=folds, unscored=unscored))
+    assert resumed.predictions is None
+    again = out_of_fold(tuned, X, y, folds=folds, unscored=unscored, executor=executor)
+    for found in (best.predictions, again):
+        assert len(found) == len(expected)
+        for ours, theirs in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
 
 
 def test_worker_processes_score_the_same_bits(data, executor):

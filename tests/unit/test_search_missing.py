@@ -66,7 +66,7 @@ def test_staged_scores_are_those_of_grid_search(table):
         pipeline.set_params(forest__n_estimators=max(SIZES))
         pipeline.set_params(**{f"forest__{name}": value for name, value in params.items()})
         for number, (train, test) in enumerate(folds):
-            scores, _ = fit_fold(X, y, train, test, X[:, EW7], pipeline=pipeline, sizes=SIZES)
+            scores, *_ = fit_fold(X, y, train, test, X[:, EW7], pipeline=pipeline, sizes=SIZES)
             for size in SIZES:
                 wanted = {f"forest__{k}": v for k, v in (params | {"n_estimators": size}).items()}
                 at = whole["params"].index(wanted)
