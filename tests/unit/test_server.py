@@ -110,7 +110,7 @@ def test_it_serves_swaps_and_ends_within_seconds(start_serve, complete):
 
 def test_sigterm_lets_the_request_in_flight_finish(start_serve):
     server = start_serve()
-    rows = {"instances": [GOOD] * 20_000}  # a busy machine has four seconds for them too
+    rows = {"instances": [GOOD] * 10_000}  # a busy machine has four seconds for them too
     answers = []
     thread = threading.Thread(
         target=lambda: answers.append(post(f"{server.url}/invocations", rows))
@@ -122,7 +122,7 @@ def test_sigterm_lets_the_request_in_flight_finish(start_serve):
     assert server.wait(10) == 0
     ((status, answer),) = answers
     assert status == 200
-    assert len(answer["predictions"]) == 20_000
+    assert len(answer["predictions"]) == 10_000
 
 
 def test_workers_end_with_a_killed_parent(start_serve):
