@@ -1,17 +1,20 @@
 """The fixtures: real stores in temporary folders, models, servers, a browser, the real data."""
 
+import fcntl
 import hashlib
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tarfile
-from pathlib import Path
+from contextlib import contextmanager
 
 import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+import sqlalchemy
 from playwright.sync_api import sync_playwright
 from support import (
     AXE,
@@ -19,29 +22,89 @@ from support import (
     CHAMPION,
     CHROMIUM,
     NAME,
-    PROJECT,
     REAL_DATA,
     SAMPLE,
     SMALL,
     SMALL_FORECAST,
+    UNPACKER,
+    StandingWorkers,
     free_port_number,
     log_same_day,
     parents,
     standing_app,
+    starting_servers,
     use_copy,
-    wait_for_http,
-    wait_for_workers,
 )
 
 import train
 from data.make_sample import make_panel
-from liquidity import registry
+from liquidity import executors, registry
 from liquidity.contract import MODEL_NAME
 from liquidity.data.market import read_market
 from liquidity.data.table import build_table, inputs_and_target
 from liquidity.model.gate import Decision
+from liquidity.runs import training_log
 from liquidity.search.pipeline import build_pipeline, with_forest_params
 from serve.champion import Champion
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _standing_processes():
+    """What searches and applications of this process hand work to is started once."""
+    workers = StandingWorkers()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(executors, "local_executor", workers.executor)
+        yield
+    workers.end()
+    UNPACKER.end()
+
+
+@sqlalchemy.event.listens_for(sqlalchemy.Engine, "connect")
+def _wait_for_no_disk(connection, _):
+    """Stores that end with the tests need not outlast a loss of power: a commit waits 10 ms."""
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA synchronous = OFF")
+
+
+@pytest.fixture
+def without_figures(monkeypatch):
+    """Trainings draw nothing, which half of their time goes to; others look at what they draw."""
+    monkeypatch.setattr(training_log, "log_figures", lambda figures: None)
+
+
+@pytest.fixture(scope="session")
+def make_once(tmp_path_factory):
+    """`make_once(name, make)` is a folder that `make(folder)` has filled: once for all processes of
+    this run of pytest. Tests that write use a copy.
+    """
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent  # of the folders that the processes have each
+
+    def make_once(name, make):
+        folder, done = root / f"once-{name}", root / f"once-{name}.done"
+        with open(root / f"once-{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of a process that failed in it
+                folder.mkdir()
+                make(folder)
+                done.touch()
+        return folder
+
+    return make_once
+
+
+@contextmanager
+def working_in(folder, empty_store):
+    """The folder, with an empty store, is the one that jobs work in and write to."""
+    shutil.copy(empty_store, folder / "mlflow.db")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        patch.setenv("MLFLOW_EXPERIMENT_ID", "")  # put back when a job has set it
+        patch.delenv("MLFLOW_EXPERIMENT_ID")
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -68,13 +131,15 @@ def panel_arrays(real_data):
 
 
 @pytest.fixture(scope="session")
-def empty_store(tmp_path_factory):
+def empty_store(make_once):
     """A migrated, empty SQLite store to copy: making one takes seconds."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    code = "import mlflow; mlflow.MlflowClient().search_experiments()"
-    environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{path}"}
-    subprocess.run([sys.executable, "-c", code], env=environment, check=True, cwd=path.parent)
-    return path
+
+    def make(folder):
+        code = "import mlflow; mlflow.MlflowClient().search_experiments()"
+        environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
+        subprocess.run([sys.executable, "-c", code], env=environment, check=True, cwd=folder)
+
+    return make_once("store", make) / "mlflow.db"
 
 
 @pytest.fixture
@@ -103,18 +168,17 @@ def fitted(sample_table):
 
 
 @pytest.fixture(scope="session")
-def model_folder(tmp_path_factory, fitted, sample_table, empty_store):
+def model_folder(make_once, fitted, sample_table, empty_store):
     """The model as MLflow stores it, beside the store whose champion it is."""
-    folder = tmp_path_factory.mktemp("model")
-    shutil.copy(empty_store, folder / "mlflow.db")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
-        with mlflow.start_run(experiment_id="0"):
-            uri = log_same_day(fitted, sample_table)
-        decision = Decision(True, "of the tests", {})
-        registry.register(uri, decision, name=MODEL_NAME)
-        return Path(mlflow.artifacts.download_artifacts(uri, dst_path=folder / "model"))
+
+    def make(folder):
+        with working_in(folder, empty_store):
+            with mlflow.start_run(experiment_id="0"):
+                uri = log_same_day(fitted, sample_table)
+            registry.register(uri, Decision(True, "of the tests", {}), name=MODEL_NAME)
+            mlflow.artifacts.download_artifacts(uri, dst_path=folder / "model")
+
+    return make_once("model", make) / "model"
 
 
 @pytest.fixture(scope="session")
@@ -221,18 +285,14 @@ def write_csv(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def complete(tmp_path_factory, empty_store):
+def complete(make_once, empty_store):
     """One small run through the whole job, to be looked at: `(client, parent run)`."""
-    folder = tmp_path_factory.mktemp("complete")
-    shutil.copy(empty_store, folder / "mlflow.db")
-    uri = f"sqlite:///{folder}/mlflow.db"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("MLFLOW_TRACKING_URI", uri)
-        patch.setenv("MLFLOW_EXPERIMENT_ID", "")  # put back when the job has set it
-        patch.delenv("MLFLOW_EXPERIMENT_ID")
-        assert train.main(SMALL) == 0
-    client = mlflow.MlflowClient(uri)
+
+    def make(folder):
+        with working_in(folder, empty_store):
+            assert train.main(SMALL) == 0
+
+    client = mlflow.MlflowClient(f"sqlite:///{make_once('complete', make)}/mlflow.db")
     (parent,) = parents(client)
     return client, parent
 
@@ -274,41 +334,13 @@ def make_disk(tmp_path):
 
 @pytest.fixture
 def start_serve(tmp_path, request, free_port):
-    """Start `python -m serve` over the registry of a finished run, or that of `settings`; returns
-    the process, by default when every worker has a model.
-    """
-    servers = []
+    """`start` of `starting_servers` over the registry of a finished run, or that of `settings`."""
 
-    def start(*options, workers=1, wait=True, output=None, **settings):
-        if "MLFLOW_TRACKING_URI" not in settings:
-            client, _ = request.getfixturevalue("complete")
-            settings["MLFLOW_TRACKING_URI"] = client.tracking_uri
-        environment = os.environ | {
-            "PYTHONPATH": str(PROJECT),
-            "LIQUIDITY_CACHE_DIR": str(tmp_path / "cache"),
-            "LIQUIDITY_REFRESH_SECONDS": "0.2",
-        }
-        command = [sys.executable, "-m", "serve", "--port", str(free_port)]
-        command += ["--workers", str(workers), *options]
-        with (tmp_path / "log").open("a") as log:
-            before = log.tell()
-            server = subprocess.Popen(
-                command, cwd=tmp_path, env=environment | settings,
-                stdout=output or log, stderr=output or log,
-            )  # fmt: skip
-        server.url = f"http://127.0.0.1:{free_port}"
-        server.log, server.log_start = tmp_path / "log", before
-        servers.append(server)
-        if wait:
-            wait_for_http(f"{server.url}/health", server)
-            wait_for_workers(server, workers)
-        return server
+    def registry_uri():
+        return request.getfixturevalue("complete")[0].tracking_uri
 
-    yield start
-    for server in servers:
-        if server.poll() is None:
-            server.terminate()
-        server.wait(30)
+    with starting_servers(tmp_path, free_port, registry_uri) as start:
+        yield start
 
 
 def skip_unless_required(message):
@@ -341,7 +373,9 @@ def browser():
     if not os.path.exists(CHROMIUM):
         skip_unless_required(f"no browser at {CHROMIUM}; apt-get install chromium")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        # A site under a name of its own: http://any.example:port is this machine too.
+        arguments = ["--no-sandbox", "--host-resolver-rules=MAP *.example 127.0.0.1"]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
         yield browser
         browser.close()
 
@@ -361,14 +395,12 @@ def panel(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def forecasts(tmp_path_factory, empty_store, panel):
+def forecasts(make_once, empty_store, panel):
     """The folder of a store with the champions of horizons 1 and 7."""
-    folder = tmp_path_factory.mktemp("forecasts")
-    (folder / "mlflow.db").write_bytes(empty_store.read_bytes())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
-        patch.setenv("MLFLOW_EXPERIMENT_ID", "")  # put back when the job has set it
-        patch.delenv("MLFLOW_EXPERIMENT_ID")
-        assert train.main(["--data", str(panel[1]), "--horizon", "1,7", *SMALL_FORECAST]) == 0
-    return folder
+
+    def make(folder):
+        with working_in(folder, empty_store):
+            arguments = ["--data", str(panel[1]), "--horizon", "1,7", *SMALL_FORECAST]
+            assert train.main(arguments) == 0
+
+    return make_once("forecasts", make)

@@ -19,6 +19,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
+from concurrent.futures import wait
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -28,6 +29,7 @@ import mlflow
 import numpy as np
 import pyarrow
 import pytest
+from joblib.externals.loky.process_executor import ProcessPoolExecutor
 from werkzeug.datastructures import Headers
 from werkzeug.serving import make_server
 from werkzeug.test import TestResponse
@@ -37,8 +39,10 @@ from liquidity.data.table import describe_target, inputs_and_target
 from liquidity.model.packaging import log_model
 from liquidity.monitor import ledger
 from liquidity.monitor.forecasts import new_table
+from liquidity.processes import exit_with_parent
 from serve.app import close_app, create_app
 from serve.champion import Followed, NoModel, Served
+from serve.unpacking import Unpacker
 from serve.worker import gateway
 
 PROJECT = Path(__file__).parents[1]
@@ -106,6 +110,28 @@ class Standing:
         pass
 
 
+class StandingUnpacker(Unpacker):
+    """The helper of every application that a process of tests makes, which takes seconds to start;
+    conftest.py ends it with the process.
+    """
+
+    def close(self):
+        pass
+
+    def end(self):
+        super().close()
+
+    def _start(self):
+        super()._start()
+        self._pipe.send((len, (b"",)))
+        # A call has less patience than it takes to start where others keep all cores busy.
+        assert self._pipe.poll(STARTED_SECONDS), "the helper did not start"
+        self._pipe.recv()
+
+
+UNPACKER = StandingUnpacker()
+
+
 @contextmanager
 def standing_app(inner, *, served=True, fastlane=True, **config):
     """The application over a model that stays, or over none; closed after the with block.
@@ -113,7 +139,8 @@ def standing_app(inner, *, served=True, fastlane=True, **config):
     It follows no forecasts unless told which: the store would be that of the working folder.
     """
     champion = Standing(Served(inner, INFO) if served else None)
-    app = create_app({"FORECASTS": ""} | config, champion, fastlane=fastlane)
+    config = {"FORECASTS": ""} | config
+    app = create_app(config, champion, fastlane=fastlane, unpacker=UNPACKER)
     try:
         yield app
     finally:
@@ -139,6 +166,40 @@ def post_to_gateway(app, path, data, **headers):
     protocol = Protocol()
     asyncio.run(gateway(app).__rsgi__(scope, protocol))
     return protocol.response
+
+
+class StandingWorkers:
+    """Worker processes for every search of a process of tests, as each takes seconds to start.
+
+    Their workers are a search's own in its local_executor, which jobs in processes of their own
+    are tested with; what such a search leaves undone, they do not do either.
+    """
+
+    def __init__(self):
+        self._pool = None
+
+    @contextmanager
+    def executor(self, n_jobs):
+        """What stands in for liquidity.executors.local.local_executor."""
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(
+                2, initializer=exit_with_parent, initargs=(os.getpid(),)
+            )
+        calls = []
+
+        def submit(*call, **options):
+            calls.append(self._pool.submit(*call, **options))
+            return calls[-1]
+
+        try:
+            yield SimpleNamespace(submit=submit)
+        finally:
+            wait([call for call in calls if not call.cancel()])
+
+    def end(self):
+        if self._pool is not None:
+            self._pool.shutdown()
+            self._pool = None
 
 
 @contextmanager
@@ -195,6 +256,48 @@ def wait_for_workers(server, count):
             return
         time.sleep(0.05)
     raise AssertionError(server.log.read_text()[-2000:])
+
+
+@contextmanager
+def starting_servers(folder, port, registry_uri):
+    """Yields what starts `python -m serve` in the folder, over `registry_uri()` or the registry of
+    `settings`; it returns the process, by default when every worker has a model. All end with the
+    with block.
+    """
+    servers = []
+
+    def start(*options, workers=1, wait=True, output=None, **settings):
+        if "MLFLOW_TRACKING_URI" not in settings:
+            settings["MLFLOW_TRACKING_URI"] = registry_uri()
+        environment = os.environ | {
+            "PYTHONPATH": str(PROJECT),
+            "LIQUIDITY_CACHE_DIR": str(folder / "cache"),
+            "LIQUIDITY_REFRESH_SECONDS": "0.2",
+        }
+        command = [sys.executable, "-m", "serve", "--port", str(port)]
+        command += ["--workers", str(workers), *options]
+        with (folder / "log").open("a") as log:
+            before = log.tell()
+            server = subprocess.Popen(
+                command, cwd=folder, env=environment | settings,
+                stdout=output or log, stderr=output or log,
+            )  # fmt: skip
+        server.url = f"http://127.0.0.1:{port}"
+        server.log, server.log_start = folder / "log", before
+        servers.append(server)
+        if wait:
+            wait_for_http(f"{server.url}/health", server)
+            wait_for_workers(server, workers)
+        return server
+
+    try:
+        yield start
+    finally:
+        for server in servers:
+            if server.poll() is None:
+                server.terminate()
+        for server in servers:
+            server.wait(30)
 
 
 def all_runs(store):
@@ -335,7 +438,7 @@ def wait_for_trials(job, count):
         newest = parents(job.client)[:1]
         if newest and len(job.trials(newest[0])) >= count:
             return newest[0]
-        time.sleep(0.05)
+        time.sleep(0.2)  # each look costs this process as much as it costs the job
     raise AssertionError(f"no {count} trials appeared within {STARTED_SECONDS} s")
 
 
@@ -405,7 +508,7 @@ def run_commands(page, folder, **environment):
         (place / "example.mjs").write_text(text)
         done = subprocess.run(
             [*program, "example.mjs"], cwd=place, env=os.environ | environment,
-            capture_output=True, text=True, timeout=60,
+            capture_output=True, text=True, timeout=180,
         )  # fmt: skip
         assert done.returncode == 0, (text, done.stdout, done.stderr)
         printed[section, language] = done.stdout

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import mlflow
 import numpy as np
-import skops.io
 
 from liquidity.contract import COIN, INPUTS, LARGEST, THRESHOLD, VOLUME
 from liquidity.model.compile import check_parity, compile_forest
@@ -48,6 +47,10 @@ def log_model(pipeline, train, X, *, horizon, target, interval, digest):
 
 def write_artifacts(folder, pipeline, metadata):
     """Write pipeline.skops, forest.npz and metadata.json; returns their paths by name."""
+    # It imports all of scikit-learn, for two seconds, which no earlier step has to wait for: a
+    # wrong option or a missing file is said so much sooner.
+    import skops.io
+
     paths = {
         "pipeline": folder / "pipeline.skops",
         "forest": folder / "forest.npz",

@@ -1,11 +1,9 @@
 """The page in a real browser: by keyboard, with errors, without JavaScript, on a phone."""
 
-from contextlib import closing
-
 import pandas as pd
 import pytest
 from playwright.sync_api import expect
-from support import CHROMIUM, COLUMNS, GOOD, ROW, found_by, listening, standing_app
+from support import COLUMNS, GOOD, ROW, found_by, listening, standing_app
 
 HIGH = {"24h_volume": "57934969077", "mkt_cap": "79965155138", "1h": "-0.001", "price": "1"}
 
@@ -332,12 +330,10 @@ def test_a_server_that_went_away_is_said_and_inputs_stay(open_page, site):
 
 def test_own_forms_are_taken_where_a_key_is_set_and_another_origins_are_not(browser, inner):
     """Over plain HTTP a browser says in Origin alone where a form is from."""
-    rules = "--host-resolver-rules=MAP *.example 127.0.0.1"
-    other = browser.browser_type.launch(executable_path=CHROMIUM, args=["--no-sandbox", rules])
-    with standing_app(inner, API_KEY="0123") as app, listening(app) as site, closing(other):
+    with standing_app(inner, API_KEY="0123") as app, listening(app) as site:
         url = site.replace("127.0.0.1", "coins.example")
         credentials = {"username": "x", "password": "0123"}
-        context = other.new_context(java_script_enabled=False, http_credentials=credentials)
+        context = browser.new_context(java_script_enabled=False, http_credentials=credentials)
         page = context.new_page()
         page.goto(url)
         type_in(page, HIGH)

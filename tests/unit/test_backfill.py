@@ -315,7 +315,7 @@ def test_a_killed_or_stopped_fetch_goes_on_from_where_it_was(vendor, tmp_path, n
         if "waiting 60 s" in line:
             break
     job.send_signal(number)
-    _, err = job.communicate(timeout=20)
+    _, err = job.communicate(timeout=60)
     if number == signal.SIGTERM:
         assert job.returncode == 130
         assert re.search(r"stopped\. \d+ days of 2 coins in .*\. The same command goes on", err)

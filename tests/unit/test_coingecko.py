@@ -404,7 +404,7 @@ def test_a_stopped_fetch_keeps_what_came(play, tmp_path, number):
         if "waiting 60 s" in line:
             break
     job.send_signal(number)
-    _, err = job.communicate(timeout=10)
+    _, err = job.communicate(timeout=60)
     (kept,) = tmp_path.iterdir()
     assert job.returncode == 130
     assert err.startswith("liquidity.coingecko: stopped. What came before, 1 coins, is kept in ")

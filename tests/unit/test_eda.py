@@ -177,7 +177,7 @@ def test_costs_are_compared_where_the_columns_tell_them(frame, pairs):
     tables, moves = market_tables(frame, Cleaning(["a.csv"], len(frame), len(frame), {}))
     assert len(tables.get("What a trade costs", ())) == pairs
     for figure in market_figures(frame, tables, moves).values():
-        figure.savefig(io.BytesIO(), format="png")
+        figure.savefig(io.BytesIO(), format="png", dpi=40)
     lines = market_headline(frame, Cleaning(["a.csv"], 1, 1, {}), tables)
     assert not any("nan" in line for line in lines)
 
@@ -216,7 +216,7 @@ def test_markets_of_every_shape_are_drawn(rows):
     tables, pairs = market_tables(frame, Cleaning(["a.csv"], len(rows), len(rows), {}))
     assert list(tables)[:6] == TABLES
     for figure in market_figures(frame, tables, pairs).values():
-        figure.savefig(io.BytesIO(), format="png")
+        figure.savefig(io.BytesIO(), format="png", dpi=40)
     assert as_text(["x"], tables).startswith("x\n\nRows")
 
 

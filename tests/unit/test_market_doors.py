@@ -245,14 +245,21 @@ def test_without_a_folder_there_is_no_market(inner):
         assert client.post("/forecast", json={"coin": "Bitcoin"}).status_code in (404, 503)
 
 
-def test_without_a_forecast_there_is_a_ranking(inner, folder):
+@pytest.fixture(scope="module")
+def ranked(inner, folder):
+    """An application without a forecast, and the rows that were drawn before anybody asked."""
     with standing_app(inner, SNAPSHOTS=str(folder), FORECASTS="") as app:
-        client = app.test_client()
-        wait(lambda: client.get("/coins").status_code == 200)
-        page = client.get("/market", headers=HTML)
-        assert "No forecast is loaded" in page.text
-        assert client.get("/coins/Coin 7", headers=HTML).status_code == 200
-        assert client.get("/coins/Coin 7").json["forecasts"] == []
+        outlooks = app.extensions["outlooks"]
+        wait(lambda: outlooks._made)
+        yield app, dict(outlooks._outlook.kept["rows"])
+
+
+def test_without_a_forecast_there_is_a_ranking(ranked):
+    client = ranked[0].test_client()
+    page = client.get("/market", headers=HTML)
+    assert "No forecast is loaded" in page.text
+    assert client.get("/coins/Coin 7", headers=HTML).status_code == 200
+    assert client.get("/coins/Coin 7").json["forecasts"] == []
 
 
 @pytest.mark.parametrize("make", [lambda path: None, Path.mkdir, Path.touch])
@@ -401,16 +408,13 @@ def test_a_new_market_is_drawn_before_it_is_shown_and_nobody_waits_for_it():
     assert drawn == [(before, before), (after, before)]
 
 
-def test_a_row_is_drawn_once_whatever_it_is_sorted_by(inner, folder):
-    with standing_app(inner, SNAPSHOTS=str(folder), FORECASTS="") as app:
-        outlooks = app.extensions["outlooks"]
-        wait(lambda: outlooks._made)
-        rows = dict(outlooks._outlook.kept["rows"])  # nobody has asked yet
-        assert len(rows) == 50
-        client = app.test_client()
-        pages = [client.get(f"/market?sort={by}", headers=HTML).text for by in ("rank", "coin")]
-        assert all(outlooks.current().kept["rows"][n] is row for n, row in rows.items())
-        assert all(row in page for row in rows.values() for page in pages)
+def test_a_row_is_drawn_once_whatever_it_is_sorted_by(ranked):
+    app, rows = ranked
+    outlooks, client = app.extensions["outlooks"], app.test_client()
+    assert len(rows) == 50
+    pages = [client.get(f"/market?sort={by}", headers=HTML).text for by in ("rank", "coin")]
+    assert all(outlooks.current().kept["rows"][n] is row for n, row in rows.items())
+    assert all(row in page for row in rows.values() for page in pages)
 
 
 def test_a_state_survives_its_packing():

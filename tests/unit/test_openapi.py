@@ -25,16 +25,17 @@ def validator(name, document=DOCUMENT):
     return jsonschema_rs.validator_for({"$ref": f"#/components/schemas/{name}", **document})
 
 
-def test_schemathesis_finds_no_difference_at_a_real_server(start_serve):
+@pytest.mark.parametrize("examples", [5, pytest.param(50, marks=pytest.mark.soak)])
+def test_schemathesis_finds_no_difference_at_a_real_server(start_serve, examples):
     """All of its checks, over every door: what the document allows is answered as it says, what
     it forbids is refused, nothing is a 500.
     """
     server = start_serve()
     program = Path(sys.executable).with_name("schemathesis")
-    options = ["--checks", "all", "--max-examples", "50", "--no-color", "--seed", "1"]
+    options = ["--checks", "all", "--max-examples", str(examples), "--no-color", "--seed", "1"]
     found = subprocess.run(
         [program, "run", f"{server.url}/openapi.json", *options],
-        capture_output=True, text=True, timeout=120, cwd=server.log.parent,
+        capture_output=True, text=True, timeout=300, cwd=server.log.parent,
     )  # fmt: skip
     assert found.returncode == 0, found.stdout
     (doors,) = re.findall(r"Operations: +(\d+) selected / \1 total", found.stdout)

@@ -423,7 +423,7 @@ def test_a_stop_or_a_kill_leaves_no_half_file(champion, tmp_path, capsys, stop, 
             assert job.poll() is None, job.stderr.read()
             time.sleep(0.01)
         job.send_signal(stop)
-        assert job.wait(timeout=10) == code
+        assert job.wait(timeout=60) == code
         said = job.stderr.read()
     assert said == (f"liquidity.scoring: stopped. {AFTERWARDS}\n" if code == 130 else "")
     assert not target.exists()

@@ -92,8 +92,9 @@ def test_all_scores_equal_plain_grid_search_to_the_last_bit(data, executor, grid
 # 0.29 of the folds' 200 rows is 57.99... in doubles, of which the forest draws 57.
 @pytest.mark.parametrize("share", [0.5, 0.29])
 def test_trees_of_a_share_of_the_rows_score_as_in_grid_search(data, executor, share):
-    trials = run(data, executor, max_samples=share)
-    assert_equals_grid_search(trials, GRID, *data, max_samples=share)
+    grid = GRID | {"max_depth": [None, 5], "min_samples_split": [2, 10]}
+    trials = run(data, executor, grid, max_samples=share)
+    assert_equals_grid_search(trials, grid, *data, max_samples=share)
 
 
 def test_a_constant_target_scores_finite_and_equal(data, executor):

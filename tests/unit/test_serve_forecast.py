@@ -8,7 +8,7 @@ import urllib.request
 import mlflow
 import pandas as pd
 import pytest
-from support import mlflow_scoring_server, post, run_commands, standing_app, use_copy
+from support import UNPACKER, mlflow_scoring_server, post, run_commands, standing_app, use_copy
 
 from liquidity import forecast_liquidity, load_champion
 from serve.app import close_app, create_app
@@ -25,7 +25,8 @@ def app(forecasts, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(forecasts)
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{forecasts}/mlflow.db")
-        app = create_app({"MODEL_URI": URI, "CACHE_DIR": cache, "REFRESH_SECONDS": "0.2"})
+        settings = {"MODEL_URI": URI, "CACHE_DIR": cache, "REFRESH_SECONDS": "0.2"}
+        app = create_app(settings, unpacker=UNPACKER)
         wait_for_forecasts(app, 2)
         yield app
         close_app(app)

@@ -3,12 +3,14 @@
 import io
 import os
 import signal
+from contextlib import closing
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support import COLUMNS, GOOD, INFO, ROW, declared_as_gigabytes
+from support import COLUMNS, GOOD, INFO, ROW, UNPACKER, declared_as_gigabytes
 
 from serve import inputs
 from serve.answers import score_table
@@ -19,9 +21,7 @@ from serve.unpacking import Unpacker
 
 @pytest.fixture
 def unpacker():
-    unpacker = Unpacker()
-    yield unpacker
-    unpacker.close()
+    return UNPACKER
 
 
 def test_parquet_that_unpacks_to_gigabytes_is_refused(app):
@@ -50,12 +50,15 @@ def test_what_ends_the_reading_process_ends_only_that(unpacker):
     assert unpacker(len, b"12") == 2
 
 
-def test_a_helper_that_was_killed_is_replaced(unpacker):
-    helper = unpacker(os.getppid)
-    os.kill(helper, signal.SIGKILL)
-    os.waitid(os.P_PID, helper, os.WEXITED | os.WNOWAIT)
-    assert unpacker(len, b"12") == 2
-    assert unpacker(os.getppid) != helper
+def test_a_helper_that_was_killed_is_replaced_and_ends_when_it_is_closed():
+    with closing(Unpacker()) as unpacker:
+        helper = unpacker(os.getppid)
+        os.kill(helper, signal.SIGKILL)
+        os.waitid(os.P_PID, helper, os.WEXITED | os.WNOWAIT)
+        assert unpacker(len, b"12") == 2
+        other = unpacker(os.getppid)
+        assert other != helper
+    assert not psutil.pid_exists(other)
 
 
 def test_errors_come_back_as_they_were_raised(unpacker):

@@ -89,6 +89,7 @@ import mlflow, train
 from serve.app import close_app, create_app
 sample, cache = sys.argv[1:]
 small = ["--n-estimators", "20", "--max-depth", "none", "--min-samples-split", "2", "--cv", "3"]
+small += ["--n-jobs", "1"]  # each worker takes seconds to start
 assert train.main(["--data", sample, *small, "--promote", "auto"]) == 0
 version = mlflow.MlflowClient().get_model_version("crypto-liquidity", "2")
 assert "champion version 1: r2" in version.tags["gate.reason"], version.tags["gate.reason"]
@@ -107,7 +108,7 @@ for number, threshold, share in (("1", 0.5, "90 %"), ("2", 0.4, "80 %"), ("1", 0
 """
 
 
-def test_the_gate_compares_with_an_old_champion(old_store):
+def test_the_gate_compares_with_an_old_champion(old_store, without_figures):
     small = ["--n-estimators", "20", "--max-depth", "none", "--min-samples-split", "2", "--cv", "3"]
     assert train.main(["--data", SAMPLE, *small]) == 0
     version = old_store.get_model_version("crypto-liquidity", "2")

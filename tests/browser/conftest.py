@@ -1,0 +1,11 @@
+"""What the tests in a browser share beside the fixtures of all."""
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _closed_pages(browser):
+    """A test's pages end with it: each keeps processes of the browser, and some go on drawing."""
+    yield
+    for context in browser.contexts:
+        context.close()
