@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import sklearn
 from scipy.stats import rankdata
+from sklearn.base import clone
 from sklearn.metrics import r2_score
 from sklearn.model_selection import ParameterGrid
 
@@ -171,8 +172,9 @@ def fit_fold(X, y, train, test, offset=None, unscored=(), *, pipeline, sizes):
     """
     started = time.perf_counter()
     asked = np.concatenate([test, np.asarray(unscored, dtype=np.int64)])
-    scaled = np.float32(pipeline[:-1].fit_transform(X[train], y[train]))
-    scaled_asked = np.float32(pipeline[:-1].transform(X[asked]))
+    before = clone(pipeline[:-1])  # other folds may fit the same one in other threads
+    scaled = np.float32(before.fit_transform(X[train], y[train]))
+    scaled_asked = np.float32(before.transform(X[asked]))
     offset = 0.0 if offset is None else offset[test]
     total = np.zeros(len(asked))
     scores, predictions, scoring_seconds = {}, {}, 0.0

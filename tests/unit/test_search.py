@@ -155,7 +155,10 @@ def test_the_best_trial_keeps_what_its_forests_answered(data, executor):
     ]
     resumed = best_trial(run(data, executor, finished=trials, folds=folds, unscored=unscored))
     assert resumed.predictions is None
-    again = out_of_fold(tuned, X, y, folds=folds, unscored=unscored, executor=executor)
+    fresh = with_forest_params(build_pipeline(random_state=42), **best.params)
+    again = out_of_fold(fresh, X, y, folds=folds, unscored=unscored, executor=executor)
+    # The folds fit at the same time: each a copy, or they would use one another's scaler.
+    assert not hasattr(fresh[0], "mean_")
     for found in (best.predictions, again):
         assert len(found) == len(expected)
         for ours, theirs in zip(found, expected, strict=True):
