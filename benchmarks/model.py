@@ -7,7 +7,7 @@ from pathlib import Path
 
 import mlflow
 import numpy as np
-from pyarrow import csv
+from pyarrow import csv, parquet
 
 from benchmarks import polars_onnx
 from benchmarks.measure import PROJECT, SAMPLE, apart, python, run
@@ -24,8 +24,6 @@ from liquidity.search.pipeline import build_pipeline, fit_pipeline, with_forest_
 CHAMPION, PLAIN = "models:/crypto-liquidity@champion", "models:/plain/1"
 ROW = {"24h_volume": 1e7, "mkt_cap": 1e8, "1h": 0.01, "price": 1.0}
 TREES = 200
-LARGE = 1_000_000  # rows of the largest file
-REQUIREMENTS = "benchmarks/requirements.txt"
 SCORE, PIPELINE = "score", "pipeline.predict"
 FILE, FILE_PLAIN = "liquidity.scoring", "mlflow models predict on the pipeline"
 BY_HAND = "polars and ONNX Runtime by hand"
@@ -111,39 +109,39 @@ def files(bench):
     """Files of growing size, whole commands with their start, all their processes' memory."""
     use_models(bench)
     source, output = bench.folder / "in.csv", bench.folder / "out.csv"
-    predict = python("-m mlflow models predict --env-manager local -t csv -m", PLAIN)
-    predict += ["-i", source, "-o", bench.folder / "out.json"]
-    by_hand = ["uv", "run", "--no-project", "--with-requirements", PROJECT / REQUIREMENTS]
-    by_hand += [polars_onnx.__file__]
+    packages = PROJECT / "benchmarks/requirements.txt"
+    uv = ["uv", "run", "--no-project", "--with-requirements", packages, "python"]
+    with bench.attempt("fetching what is compared"):
+        run([*uv, "-c", "import polars, onnxruntime"], bench.folder)
 
-    def measure(command, rows):
-        found = run(command, bench.folder)
+    def command(name, kind):
+        read, written = (path.with_suffix(kind) for path in (source, output))
+        if name == FILE:
+            return python("-m liquidity.scoring --overwrite --input", read, "--output", written)
+        if name == BY_HAND:
+            return [*uv, polars_onnx.__file__, read, written, "by_hand.json"]
+        predict = python("-m mlflow models predict --env-manager local -t csv -m", PLAIN)
+        return [*predict, "-i", read, "-o", bench.folder / "out.json"]
+
+    def measure(name, rows, kind):
+        found = run(command(name, kind), bench.folder)
         return found | {"rows/s": rows / found["seconds"]}
 
-    def score(kind):
-        named = source.with_suffix(kind), "--output", output.with_suffix(kind)
-        return python("-m liquidity.scoring --overwrite --input", *named)
+    def compare(rows, others, kind=".csv"):
+        at, of = f"{rows:,} rows", "" if kind == ".csv" else ", Parquet"
+        ways = {(name + of, at): partial(measure, name, rows, kind) for name in (FILE, *others)}
+        bench.in_turn(f"Files of {at}{of}", ways, rounds=3)
+        ours, *theirs = ways
+        for other in theirs:
+            bench.ratio(ours, other, "rows/s")
+            bench.ratio(other, ours, "CPU s", "peak MB")
 
-    for rows in bench.pick((1000, 10_000, 100_000, LARGE), (1000, LARGE // 10)):
+    sizes = bench.pick((1000, 10_000, 100_000, 1_000_000), (1000, 100_000))
+    for rows in sizes:
         write_market(source, rows)
-        ours, plain = ((name, f"{rows:,} rows") for name in (FILE, FILE_PLAIN))
-        ways = {ours: partial(measure, score(".csv"), rows), plain: partial(measure, predict, rows)}
-        bench.in_turn(f"Files of {rows:,} rows", ways, rounds=3)
-        bench.ratio(ours, plain, "rows/s")
-        bench.ratio(plain, ours, "peak MB")
-    csv.read_csv(source).to_pandas().to_parquet(source.with_suffix(".parquet"))
-    for kind in (".csv", ".parquet"):
-        into = [*(path.with_suffix(kind) for path in (source, output)), "by_hand.json"]
-        with bench.attempt("fetching what is compared"):
-            run([*by_hand, *into], bench.folder)
-        at = f"{rows:,} rows of {kind}"
-        ways = {
-            (FILE, at): partial(measure, score(kind), rows),
-            (BY_HAND, at): partial(measure, [*by_hand, *into], rows),
-        }
-        bench.in_turn(f"Files of {at}", ways, rounds=5)
-        bench.ratio((FILE, at), (BY_HAND, at), "rows/s")
-        bench.ratio((BY_HAND, at), (FILE, at), "CPU s", "peak MB")
+        compare(rows, [FILE_PLAIN, BY_HAND] if rows == sizes[-1] else [FILE_PLAIN])
+    parquet.write_table(csv.read_csv(source), source.with_suffix(".parquet"))
+    compare(rows, [BY_HAND], ".parquet")
     bench.coarse("one round, and the start of the commands counts for most")
 
 
