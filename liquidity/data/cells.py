@@ -189,10 +189,8 @@ def is_day_first(cells):
 
 def has_either_day(cells):
     """Whether any date of an Arrow column has day and month as 11/25/2026 has them."""
-    return _is_text(cells.type) and any(
-        re.fullmatch(EITHER_DAY, (each or "").strip())
-        for each in pc.unique(_plain_text(cells)).to_pylist()
-    )
+    either = re.compile(EITHER_DAY)
+    return _is_text(cells.type) and any(map(either.fullmatch, _distinct_text(cells).dropna()))
 
 
 def _distinct_text(cells):

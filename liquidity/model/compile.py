@@ -28,6 +28,10 @@ def compile_forest(forest):
     """A fitted RandomForestRegressor as the bytes of forest.npz; raises ModelError where a model
     cannot hold it.
     """
+    return layout.write(_arrays(forest))
+
+
+def _arrays(forest):
     trees = [tree.tree_ for tree in forest.estimators_]
     roots = np.cumsum([0, *(tree.node_count for tree in trees[:-1])])
 
@@ -38,7 +42,7 @@ def compile_forest(forest):
         ways = ((getattr(tree, name), at) for tree, at in zip(trees, roots, strict=True))
         return np.concatenate([np.where(child < 0, -1, child + at) for child, at in ways])
 
-    arrays = layout.pack(
+    return layout.pack(
         feature=joined("feature"),
         threshold=joined("threshold"),
         missing_left=joined("missing_go_to_left").astype(bool),
@@ -48,7 +52,6 @@ def compile_forest(forest):
         roots=roots,
         divisor=len(trees),
     )
-    return layout.write(arrays)
 
 
 class Compiled(RegressorMixin, BaseEstimator):
@@ -56,8 +59,7 @@ class Compiled(RegressorMixin, BaseEstimator):
 
     def __init__(self, pipeline):
         self.pipeline = pipeline
-        file = compile_forest(pipeline[-1])
-        self.forest_ = Forest(**layout.read(file, inputs=pipeline[-1].n_features_in_))
+        self.forest_ = Forest(**_arrays(pipeline[-1]))
 
     def fit(self, X, y):
         """Return it as it is: it was fitted before."""

@@ -110,9 +110,7 @@ def search(
             sizes=sorted(point[SIZE] for point in points),
         ): (group, number)
         for group, points in missing.items()
-        for number, ((train, test), also) in enumerate(
-            zip(folds, unscored or [()] * len(folds), strict=True)
-        )
+        for number, (train, test, also) in enumerate(_asked(folds, unscored))
     }
     for future in as_completed(futures):
         # Out of the dict, for what it returned to leave memory.
@@ -150,7 +148,7 @@ def out_of_fold(pipeline, X, y, *, folds, executor, unscored=()):
     size = getattr(pipeline[-1], SIZE)
     futures = [
         executor.submit(fit_fold, X, y, train, test, None, also, pipeline=pipeline, sizes=[size])
-        for (train, test), also in zip(folds, unscored or [()] * len(folds), strict=True)
+        for train, test, also in _asked(folds, unscored)
     ]
     return tuple(future.result()[1][size] for future in futures)
 
@@ -261,6 +259,12 @@ def search_key(pipeline, X, y, *, folds, searched, offset=None):
         digest.update(f"{array.dtype} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array))
     return digest.hexdigest()
+
+
+def _asked(folds, unscored):
+    """Each fold's positions of rows that train, that score, and that are answered beside them."""
+    for (train, test), also in zip(folds, unscored or [()] * len(folds), strict=True):
+        yield train, test, also
 
 
 def _key(params):
