@@ -29,7 +29,6 @@ from support import (
     NAME,
     REQUEST,
     SHORT,
-    STARTED_SECONDS,
     Client,
     Load,
     declared_as_gigabytes,
@@ -49,7 +48,7 @@ UPLOAD = (
 SWAPS = 8 if SHORT else 100
 LEAST = 5_000 if SHORT else 100_000  # requests
 KILLS = 1 if SHORT else 5
-FOLLOW_SECONDS = 10  # a moved alias on a machine whose cores are all busy, in most cases
+FOLLOW_SECONDS = 10  # a moved alias on a machine whose cores are all busy
 HEAVY = ["JSON of millions of objects", "CSV of 400,000 errors", "Parquet that declares 4 GiB"]
 HEAVY += [] if SHORT else [
     "JSON of 100,000 rows", "JSON of millions of lists", "CSV of 100,000 rows"
@@ -89,7 +88,6 @@ def test_swaps_under_load_drop_and_mix_nothing(store, registry, start_serve):
     assert {(version, score) for _, version, score in answers} == set(registry.items())
     assert sum(answers.values()) >= LEAST
     assert late == 0
-    assert statistics.median(waits) < FOLLOW_SECONDS
     print(
         f"{SWAPS} swaps, {sum(answers.values()):,} requests, 0 failed, 0 mixed, 0 of the old "
         f"version after both workers followed: {statistics.median(waits):.2f} s, "
@@ -103,7 +101,7 @@ def seconds_until_all_follow(url, load, version):
     Both workers have to ask, load and swap for that while all cores are busy.
     """
     started = time.monotonic()
-    while (seconds := time.monotonic() - started) < STARTED_SECONDS:
+    while (seconds := time.monotonic() - started) < FOLLOW_SECONDS:
         clients = [Client(url) for _ in range(4)]
         versions = {client.ask()[1]["model"]["version"] for client in clients}
         for client in clients:
@@ -111,7 +109,7 @@ def seconds_until_all_follow(url, load, version):
         if versions | load.last_versions == {version}:
             return seconds
         time.sleep(0.02)
-    pytest.fail(f"version {version} does not serve all clients after {STARTED_SECONDS} s")
+    pytest.fail(f"version {version} does not serve all clients after {FOLLOW_SECONDS} s")
 
 
 def test_killed_workers_cost_at_most_the_requests_they_held(registry, start_serve):

@@ -32,7 +32,7 @@ HORIZONS = (1, 7, 30)
 COLUMNS = ["date", "coin", "price", "24h_volume", "mkt_cap"]
 FIRST = date(2024, 3, 1)  # replayed
 DAYS, KILLS = (12, 2) if SHORT else (130, 20)
-SHARE = 18 if SHORT else 6  # every so manieth coin of the real panel
+SHARE = 18 if SHORT else 6  # one coin in so many of the real panel
 # Every fifth day's snapshot arrives three days late, behind those that came after it.
 LATE, EVERY = 3, 5
 

@@ -11,7 +11,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import mlflow
-import psutil
 import pytest
 from support import (
     GOOD,
@@ -26,6 +25,8 @@ from support import (
     wait_for_http,
     workers_of,
 )
+
+from benchmarks.measure import cpu_seconds
 
 pytestmark = [pytest.mark.soak, pytest.mark.alone]
 REQUESTS = 3_000 if SHORT else 10_000
@@ -82,19 +83,13 @@ def wait_for_rest(server):
     what they do for some seconds after they have begun to serve is no part of what is measured.
     """
     deadline = time.monotonic() + STARTED_SECONDS
-    used = seconds_used(server)
+    used = cpu_seconds(server.pid)
     while True:
         time.sleep(1)
-        before, used = used, seconds_used(server)
+        before, used = used, cpu_seconds(server.pid)
         if used - before < 0.4:
             return
         assert time.monotonic() < deadline, "the server does not come to rest"
-
-
-def seconds_used(server):
-    """Of processor time, by the server and its children that live."""
-    parent = psutil.Process(server.pid)
-    return sum(sum(each.cpu_times()[:2]) for each in [parent, *parent.children(recursive=True)])
 
 
 def fill(folder):
@@ -129,6 +124,11 @@ def test_nothing_optional_stops_serving_or_following(
     workers = workers_of(server)
     wait_for_rest(server)
     waits = []
+
+    def moved_to(version):
+        two_versions.set_registered_model_alias(NAME, "champion", version)
+        return seconds_until_followed(server.url, version)
+
     with Load(server.url, clients=2) as load:
         fill(small_disk)
         shutil.rmtree(tmp_path / "cache")
@@ -138,14 +138,11 @@ def test_nothing_optional_stops_serving_or_following(
         before = memory(server)
         for number in range(SWAPS):
             version = "12"[(number + 1) % 2]
-            two_versions.set_registered_model_alias(NAME, "champion", version)
-            waits.append(seconds_until_followed(server.url, version))
+            waits.append(moved_to(version))
             if waits[-1] > FOLLOWED:  # once more: another job of the machine may have had the cores
                 print(f"followed after {waits.pop():.2f} s")
-                two_versions.set_registered_model_alias(NAME, "champion", "12"[number % 2])
-                seconds_until_followed(server.url, "12"[number % 2])
-                two_versions.set_registered_model_alias(NAME, "champion", version)
-                waits.append(seconds_until_followed(server.url, version))
+                moved_to("12"[number % 2])
+                waits.append(moved_to(version))
             with urllib.request.urlopen(f"{server.url}/metrics", timeout=5) as response:
                 assert b"liquidity_requests_total" in response.read()
         while sum(load.answers.values()) < REQUESTS:

@@ -126,7 +126,7 @@ def test_the_untuned_forest_and_the_importances_have_scikit_learns_bits(sample_t
     pipeline = with_forest_params(build_pipeline(random_state=0), n_estimators=30)
     fitted = fit_pipeline(pipeline, X, y, n_jobs=2)
     expected = r2_score(y_test, fitted.predict(X_test))
-    assert held_out_r2(X, y, X_test, y_test, pipeline=pipeline) == expected
+    assert held_out_r2(X, y, X_test, y_test, pipeline=pipeline) == expected > 0
     theirs, ours = (
         permutation_importance(way, X_test, y_test, scoring="r2", n_repeats=2, random_state=0)
         for way in (fitted, Compiled(fitted))
