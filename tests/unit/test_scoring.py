@@ -138,7 +138,12 @@ def test_csv_cells_are_quoted_where_they_must_be_and_only_there():
         '"te,xt",number,flag\nplain,0.1,true\n"a,b",1e+22,false\n"say ""so""",1e-7,\n'
         '"two\nlines",2,true\n,,false\n padded ,3,\n'
     )
+    lines = text.partition("\n")[2]
+    slices = [csv_lines(table.slice(*part)) for part in ((0, 1), (1, 1), (2, 1), (3, 3))]
+    assert b"".join(slices).decode() == lines
+    assert csv_lines(pa.concat_tables([table.slice(4), table])).decode().endswith(lines)
     assert csv_lines(table.slice(0, 0)) == b""
+    assert csv_lines(pa.table({"empty": [None, ""]})) == b"\n\n"
 
 
 COLUMNS = "coin,price,1h,24h_volume,mkt_cap"
