@@ -10,12 +10,14 @@ import sys
 from contextlib import ExitStack
 
 from liquidity.printable import printable
-from liquidity.processes import exit_with_parent
-from serve.app import close_app, create_app
-from serve.gateway import Gateway
-from serve.limits import MAX_BYTES
-from serve.log_stream import log_without_waiting
-from serve.unpacking import Unpacker
+from liquidity.processes import exit_with_parent, loading
+
+with loading():
+    from serve.app import close_app, create_app
+    from serve.gateway import Gateway
+    from serve.limits import MAX_BYTES
+    from serve.log_stream import log_without_waiting
+    from serve.unpacking import Unpacker
 
 SWITCH_SECONDS = 0.0005
 
@@ -35,14 +37,13 @@ def worker():
     unpacker = Unpacker()
     try:
         unpacker.start()
-        app = create_app(unpacker=unpacker)
+        with loading():  # of the store's and the model's code, too
+            app = create_app(unpacker=unpacker)
+            gc.collect()
     except BaseException:
         end.close()  # the process ends, and its reason has to be read
         raise
     log.on_drop = app.extensions["metrics"].lines_lost
-    # What is loaded by now stays: a collection that looked through it would stop all for 0.1 s.
-    gc.collect()
-    gc.freeze()
     return gateway(app, on_stop=end.close)
 
 

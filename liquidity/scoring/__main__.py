@@ -2,7 +2,10 @@
 
 import sys
 
-from liquidity.scoring.job import main
+from liquidity.processes import loading
+
+with loading():
+    from liquidity.scoring.job import main
 
 if __name__ == "__main__":
     sys.exit(main())
