@@ -2,19 +2,23 @@
 
 Reading 16 MiB of JSON keeps the interpreter for a second, in which nobody else is answered, and a
 few bytes of Parquet can stand for gigabytes. So a worker has a helper that it hands such bodies to.
-The helper forks for every one of them: what that took goes back to the system when it ends,
-however it ends.
+The helper has a child for them, which ends with the first that failed or took much: what that took
+goes back to the system, however the child ends.
 """
 
 import gc
+import math
+import mmap
 import os
 import resource
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from contextlib import suppress
 from multiprocessing.connection import Connection, Pipe
+from multiprocessing.reduction import ForkingPickler
 
 import psutil
 
@@ -24,6 +28,8 @@ from serve.limits import UNPACKED, UNPACKED_BYTES, UNPACKING_SECONDS
 # A helper that has not answered by then is stopped: others wait for it.
 PATIENCE_SECONDS = 3 * UNPACKING_SECONDS
 NICE = 10  # behind whoever answers one row
+KEPT_BYTES = 32 * 2**20  # a child that has grown by more is replaced
+WAITING, WORKING, SENDING = range(3)  # what a child is doing
 
 
 class HelperLost(Exception):
@@ -106,41 +112,62 @@ def main(descriptor):
     """The helper: answer each call of the pipe until its other end is closed."""
     os.nice(NICE)
     gc.disable()  # millions of a body's objects would be looked through again and again
+    doing = mmap.mmap(-1, 1)  # which the child writes
     with Connection(descriptor) as pipe:
         while True:
-            try:
-                function, arguments = pipe.recv()
-            except (EOFError, OSError):
-                return
+            doing[0] = WAITING
             child = os.fork()
             if not child:
-                _answer(pipe, function, arguments)
+                _answer_calls(pipe, doing)
             _, status = os.waitpid(child, 0)
             # Arrow ends the process where metadata is damaged, the system where time is up.
-            if status:
+            if doing[0] == WORKING:
                 pipe.send((None, _too_much()))
-            del function, arguments
+            elif status:  # the pipe is closed, or half an answer is in it
+                return
 
 
-def _answer(pipe, function, arguments):
-    """In a child of its own: what the call returns or raises, within the bounds; never returns."""
+def _answer_calls(pipe, doing):
+    """In a child of its own: answer calls, until one fails or they have taken much together; never
+    returns.
+    """
     status = 1
     # Whatever happens here is said by the exit status.
     with suppress(BaseException):
         space = psutil.Process().memory_info().data + UNPACKED_BYTES
         resource.setrlimit(resource.RLIMIT_DATA, (space, space))
-        resource.setrlimit(resource.RLIMIT_CPU, (UNPACKING_SECONDS, UNPACKING_SECONDS))
-        try:
-            answer = function(*arguments), None
-        except (MemoryError, SystemError):  # orjson makes the one out of the other
-            answer = None, _too_much()
-        except Exception as error:
-            if not isinstance(error, InputError):
-                error.add_note(traceback.format_exc())  # which does not get through the pipe
-            answer = None, error
-        pipe.send(answer)
+        error, before = None, _kilobytes()
+        while error is None and (_kilobytes() - before) * 1024 < KEPT_BYTES:
+            function, arguments = pipe.recv()
+            doing[0] = WORKING
+            answer, error = _answer(function, arguments)
+            message = ForkingPickler.dumps((answer, error))
+            doing[0] = SENDING
+            pipe.send_bytes(message)
+            doing[0] = WAITING
+            del function, arguments, answer, message
         status = 0
     os._exit(status)
+
+
+def _kilobytes():
+    """The most memory that this process has held so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _answer(function, arguments):
+    """What the call returns, and what it raises; it ends the process where its time is up."""
+    _, longest = resource.getrlimit(resource.RLIMIT_CPU)
+    until = math.ceil(time.process_time()) + UNPACKING_SECONDS
+    resource.setrlimit(resource.RLIMIT_CPU, (until, longest))
+    try:
+        return function(*arguments), None
+    except (MemoryError, SystemError):  # orjson makes the one out of the other
+        return None, _too_much()
+    except Exception as error:
+        if not isinstance(error, InputError):
+            error.add_note(traceback.format_exc())  # which does not get through the pipe
+        return None, error
 
 
 def _too_much():

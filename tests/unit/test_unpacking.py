@@ -2,7 +2,9 @@
 
 import io
 import os
+import resource
 import signal
+import time
 from contextlib import closing
 
 import numpy as np
@@ -16,7 +18,8 @@ from serve import inputs
 from serve.answers import score_table
 from serve.champion import Served
 from serve.inputs import PARQUET, InputError
-from serve.unpacking import Unpacker
+from serve.limits import UNPACKING_SECONDS
+from serve.unpacking import KEPT_BYTES, Unpacker
 
 
 @pytest.fixture
@@ -59,6 +62,37 @@ def test_a_helper_that_was_killed_is_replaced_and_ends_when_it_is_closed():
         other = unpacker(os.getppid)
         assert other != helper
     assert not psutil.pid_exists(other)
+
+
+def test_one_process_reads_body_after_body_until_one_fails_or_takes_much(unpacker):
+    first = unpacker(os.getpid)
+    assert unpacker(len, b"12") == 2
+    assert unpacker(os.getpid) == first
+    with pytest.raises(ZeroDivisionError):
+        unpacker(divmod, 1, 0)
+    second = unpacker(os.getpid)
+    assert second != first
+    unpacker(bytearray, KEPT_BYTES)
+    third = unpacker(os.getpid)
+    assert third not in (first, second)
+    assert not any(map(psutil.pid_exists, (first, second)))
+
+
+def test_a_reading_process_that_is_killed_between_bodies_loses_no_answer():
+    with closing(Unpacker()) as unpacker:
+        helper, reader = unpacker(os.getppid), unpacker(os.getpid)
+        os.kill(reader, signal.SIGKILL)
+        os.waitid(os.P_PID, helper, os.WEXITED | os.WNOWAIT)
+        assert [unpacker(len, b"1" * n) for n in range(9)] == [*range(9)]
+
+
+def test_each_body_has_its_own_time(unpacker):
+    reader = unpacker(os.getpid)
+    unpacker(sum, range(2 * 10**7))
+    spent = unpacker(time.process_time)
+    until, _ = unpacker(resource.getrlimit, resource.RLIMIT_CPU)
+    assert unpacker(os.getpid) == reader
+    assert 0.1 < spent < until - UNPACKING_SECONDS < spent + 1.1
 
 
 def test_errors_come_back_as_they_were_raised(unpacker):
