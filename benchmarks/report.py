@@ -20,7 +20,7 @@ RESULTS = PROJECT / "benchmarks/results/bench.json"
 QUICK = PROJECT / "benchmarks/results/quick.json"
 PAGE, PICTURE = PROJECT / "docs/performance.md", PROJECT / "docs/growth.png"
 BEGIN, END = "<!-- from here: python -m benchmarks --publish -->", "<!-- to here -->"
-PACKAGES = ("mlflow", "scikit-learn", "numpy", "pandas", "llvmlite", "flask", "granian")
+PACKAGES = ("mlflow", "scikit-learn", "numpy", "pandas", "llvmlite", "flask", "granian", "uvloop")
 MACHINE = ("cores", "cpu", "memory_gb", "python")  # what else `machine` names
 
 

@@ -271,8 +271,9 @@ def _expected(key):
 
 
 def _record_columns(key, rows, features):
+    check_count(len(rows))
     try:
-        return {name: [row[name] for row in _limited(rows)] for name in features}
+        return {name: [row[name] for row in rows] for name in features}
     except (KeyError, TypeError):
         pass  # a name that not all rows have, or a row that is no object
     if set(map(type, rows)) - {dict}:

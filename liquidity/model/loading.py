@@ -90,6 +90,7 @@ SAME_DAY = Kind(
         "c8539d53a13c76811459eec9ff63abb0cdb367a29b72bcf86afdffaf241c44ee": 3,
         "0013810b36eae26c1683413281f9bc724e447867cc8b52b65136fa8cfec2f178": 3,
         "c00dec713ef1c3178a0e66de77e76b39a64f6db953a5d07ececa042f5af8bbf9": 4,
+        "d53c0f0765e1a5d34446d25e760c89bc27a5786c8d3305989984e0354d7c9514": 4,
     },
 )
 FORECAST = Kind(
@@ -101,6 +102,7 @@ FORECAST = Kind(
         "c8539d53a13c76811459eec9ff63abb0cdb367a29b72bcf86afdffaf241c44ee": 3,
         "0013810b36eae26c1683413281f9bc724e447867cc8b52b65136fa8cfec2f178": 3,
         "c00dec713ef1c3178a0e66de77e76b39a64f6db953a5d07ececa042f5af8bbf9": 4,
+        "d53c0f0765e1a5d34446d25e760c89bc27a5786c8d3305989984e0354d7c9514": 4,
     },
 )
 KINDS = {"same-day": SAME_DAY, "forecast": FORECAST}

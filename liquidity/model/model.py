@@ -260,7 +260,8 @@ def _compiled():
     engine.finalize_object()
     arrays, number, rows = [ctypes.c_void_p] * 3, ctypes.c_int64, ctypes.c_void_p
     many = ctypes.CFUNCTYPE(None, *arrays, number, rows, ctypes.c_int32, number, ctypes.c_void_p)
-    one = ctypes.CFUNCTYPE(ctypes.c_double, *arrays, number, rows)
+    # One row takes microseconds; to let go of the interpreter for them and wait for it takes more.
+    one = ctypes.PYFUNCTYPE(ctypes.c_double, *arrays, number, rows)
     functions = [
         type_(engine.get_function_address(name)) for type_, name in ((many, "many"), (one, "one"))
     ]
