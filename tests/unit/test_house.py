@@ -95,6 +95,28 @@ def test_no_start_waits_for_what_writes_a_model():
                 assert not (node.module or "").startswith("skops"), name
 
 
+def test_imports_are_not_looked_through_for_garbage_nor_taken_apart_at_the_end():
+    program = """
+import atexit, gc
+from liquidity.command import run
+from liquidity.processes import loading
+try:
+    with loading():
+        assert not gc.isenabled()
+        loaded = [[] for _ in range(100)]
+        1 / 0
+except ZeroDivisionError:
+    assert gc.isenabled() and gc.get_freeze_count() > 100
+kept = gc.get_freeze_count()
+atexit.register(lambda: print(gc.get_freeze_count() - kept > 1000))
+more = [[] for _ in range(2000)]
+run("program", lambda: None)
+assert gc.get_freeze_count() == kept
+"""
+    job = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (job.stdout, job.stderr) == ("True\n", "")
+
+
 def test_a_module_can_be_held_in_mind():
     """`model.py` is one file because MLflow keeps one with each model."""
     paths = {**modules(), "train": PROJECT / "train.py"}
