@@ -203,9 +203,14 @@ def test_heavy_bodies_are_read_by_a_copy_of_the_worker(server):
     status, answer = post(f"{server.url}/invocations", body, PARQUET)
     assert status == 413
     assert "takes more than 1 GiB" in answer["message"]
-    status, answer = post(f"{server.url}/invocations", {"instances": [GOOD] * 1000})
-    assert (status, len(answer["predictions"])) == (200, 1000)
-    assert psutil.Process(worker).children() == [helper]
+    for killed in (False, True):
+        if killed:  # and replaced
+            helper.kill()
+            while helper.status() != psutil.STATUS_ZOMBIE:
+                time.sleep(0.01)
+        status, answer = post(f"{server.url}/invocations", {"instances": [GOOD] * 1000})
+        assert (status, len(answer["predictions"])) == (200, 1000)
+        assert (psutil.Process(worker).children() == [helper]) is not killed
 
 
 def test_ctrl_c_ends_it_as_any_other_command(server):
