@@ -224,7 +224,7 @@ def build_model(make_once, request, empty_store):
                     uri = log_same_day(fitted, table)
                 mlflow.artifacts.download_artifacts(uri, dst_path=folder / "model")
 
-        return make_once(f"model-{trees}", make) / "model"
+        return str(make_once(f"model-{trees}", make) / "model")
 
     return build
 
