@@ -4,6 +4,9 @@ Reading 16 MiB of JSON keeps the interpreter for a second, in which nobody else 
 few bytes of Parquet can stand for gigabytes. So a worker has a helper that it hands such bodies to.
 The helper has a child for them, which ends with the first that failed or took much: what that took
 goes back to the system, however the child ends.
+
+The first helper is a copy of the worker, made when that has loaded its libraries and has a single
+thread: it takes milliseconds, and shares their memory. Later ones load what they need.
 """
 
 import gc
@@ -11,6 +14,7 @@ import math
 import mmap
 import os
 import resource
+import signal
 import subprocess
 import sys
 import threading
@@ -21,6 +25,7 @@ from multiprocessing.connection import Connection, Pipe
 from multiprocessing.reduction import ForkingPickler
 
 import psutil
+import pyarrow as pa
 
 from serve.inputs import InputError
 from serve.limits import UNPACKED, UNPACKED_BYTES, UNPACKING_SECONDS
@@ -39,8 +44,8 @@ class HelperLost(Exception):
 class Unpacker:
     """Calls functions of modules in a helper process, one call after the other, from any thread.
 
-    The helper ends with this process. It takes seconds to start: `start` has it ready for the
-    first call, which waits for it otherwise.
+    The helper ends with this process. It takes seconds to start, for which the first call would
+    wait: `fork` has it ready.
     """
 
     def __init__(self):
@@ -67,10 +72,17 @@ class Unpacker:
             raise error
         return answer
 
-    def start(self):
-        """Start the helper, in the background."""
-        with self._one, suppress(OSError):  # the first call says what is wrong
-            self._start()
+    def fork(self):
+        """Make this process's copy the helper; no other thread may have started by then, as the
+        copy of a lock that one holds would never be let go.
+        """
+        with suppress(OSError):  # the first call says what is wrong
+            ours, theirs = Pipe()
+            with theirs:
+                child = os.fork()
+                if not child:
+                    _end_as_helper(theirs.fileno())
+            self._pipe, self._helper = ours, Copy(child)
 
     def close(self):
         """End the helper."""
@@ -101,6 +113,50 @@ class Unpacker:
             self._helper.kill()
             self._helper.wait()
         self._helper = self._pipe = None
+
+
+class Copy:
+    """A child that was forked, as a Popen."""
+
+    def __init__(self, pid):
+        self._pid, self.returncode = pid, None
+
+    def poll(self):  # noqa: D102
+        return self._look(os.WNOHANG)
+
+    def wait(self):  # noqa: D102
+        return self._look(0)
+
+    def kill(self):  # noqa: D102
+        if self.poll() is None:
+            os.kill(self._pid, signal.SIGKILL)
+
+    def _look(self, how):
+        if self.returncode is None:
+            pid, status = os.waitpid(self._pid, how)
+            if pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+
+def _end_as_helper(descriptor):
+    """What a copy does: be what `_start` would have started, and end."""
+    try:
+        os.setpgid(0, 0)
+        for number in signal.valid_signals():
+            if callable(signal.getsignal(number)):
+                signal.signal(number, signal.SIG_DFL)
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for stream in (0, 1):
+            os.dup2(nothing, stream)
+        # The server's port, logs and pipes are not held by what may outlive it for a moment.
+        os.closerange(3, descriptor)
+        os.closerange(descriptor + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        sys.stderr = sys.__stderr__
+        pa.set_memory_pool(pa.system_memory_pool())
+        main(descriptor)
+    finally:
+        os._exit(0)
 
 
 def directly(function, *arguments):

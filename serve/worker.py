@@ -24,6 +24,8 @@ SWITCH_SECONDS = 0.0005
 
 def worker():
     """The RSGI application of a worker of `python -m serve`."""
+    unpacker = Unpacker()
+    unpacker.fork()  # before any thread
     exit_with_parent(int(os.environ["LIQUIDITY_PARENT"]))
     # A request lets go of the interpreter while the forest runs; a thread that writes logs or
     # loads a model would then keep it for five milliseconds.
@@ -34,9 +36,7 @@ def worker():
     handler.setFormatter(Plain("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(handlers=[handler])
     logging.getLogger("serve").setLevel(logging.INFO)
-    unpacker = Unpacker()
     try:
-        unpacker.start()
         with loading():  # of the store's and the model's code, too
             app = create_app(unpacker=unpacker)
             gc.collect()

@@ -175,10 +175,12 @@ def fitted(sample_table):
 
 
 @pytest.fixture(scope="session")
-def model_folder(make_once, fitted, sample_table, empty_store):
+def model_folder(make_once, request, empty_store):
     """The model as MLflow stores it, beside the store whose champion it is."""
 
     def make(folder):
+        # Fitted by the process that makes it alone.
+        fitted, sample_table = map(request.getfixturevalue, ("fitted", "sample_table"))
         with working_in(folder, empty_store):
             with mlflow.start_run(experiment_id="0"):
                 uri = log_same_day(fitted, sample_table)
@@ -209,26 +211,20 @@ def app(inner):
 
 
 @pytest.fixture(scope="session")
-def build_model(tmp_path_factory, sample_table, empty_store):
+def build_model(make_once, request, empty_store):
     """The folder of a model of so many trees, as MLflow stores it; each is made once."""
-    built = {}
-    folder = tmp_path_factory.mktemp("built")
-    shutil.copy(empty_store, folder / "mlflow.db")
-    table = sample_table.head(200)
 
     def build(trees):
-        if trees not in built:
+        def make(folder):
+            table = request.getfixturevalue("sample_table").head(200)
             pipeline = with_forest_params(build_pipeline(random_state=0), n_estimators=trees)
             fitted = pipeline.fit(*inputs_and_target(table))
-            with pytest.MonkeyPatch.context() as patch:
-                patch.chdir(folder)
-                patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+            with working_in(folder, empty_store):
                 with mlflow.start_run(experiment_id="0"):
                     uri = log_same_day(fitted, table)
-                built[trees] = mlflow.artifacts.download_artifacts(
-                    uri, dst_path=folder / str(trees)
-                )
-        return built[trees]
+                mlflow.artifacts.download_artifacts(uri, dst_path=folder / "model")
+
+        return str(make_once(f"model-{trees}", make) / "model")
 
     return build
 

@@ -16,6 +16,7 @@ from liquidity.printable import without_passwords
 
 # What MLflow makes of the status codes 401 and 403.
 REFUSED = ("UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED", "PERMISSION_DENIED")
+LOCKED_SECONDS = 5  # until a writer is waited for no longer
 logger = logging.getLogger(__name__)
 
 
@@ -115,7 +116,7 @@ def _sqlite_file(uri):
 
 def _check_sqlite(uri):
     """Write to an SQLite store and take it back; SQLite locks a read-only one without a word."""
-    engine = sqlalchemy.create_engine(uri, connect_args={"timeout": 5})
+    engine = sqlalchemy.create_engine(uri, connect_args={"timeout": LOCKED_SECONDS})
     with closing(engine.raw_connection()) as connection:
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("CREATE TABLE can_it_be_written (x)")

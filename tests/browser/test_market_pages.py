@@ -40,16 +40,16 @@ def site(inner, tmp_path_factory):
     ids=["desktop", "phone, dark"],
 )
 @pytest.mark.parametrize("path", ["/market", "/market?q=nothing", "/coins/Coin 7?position=1M", "/"])
-def test_axe_finds_nothing_and_nothing_is_wider_than_the_screen(browser, axe, site, screen, path):
-    page = browser.new_context(**screen).new_page()
+def test_axe_finds_nothing_and_nothing_is_wider_than_the_screen(kept_page, axe, site, screen, path):
+    page = kept_page(**screen)
     page.goto(site + path)
     assert not found_by(axe, page)
     wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
     assert page.evaluate(wide) <= 0
 
 
-def test_a_coin_is_found_and_traded_without_javascript(browser, site):
-    page = browser.new_context(java_script_enabled=False).new_page()
+def test_a_coin_is_found_and_traded_without_javascript(kept_page, site):
+    page = kept_page(java_script_enabled=False)
     page.goto(site)
     page.get_by_role("link", name="The market").click()
     page.get_by_label("Coin or symbol").fill("C99")
@@ -85,8 +85,8 @@ def stops(page, key):
 
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("path", ["/market?q=coin 1", "/coins/Coin 7"])
-def test_every_stop_of_the_keyboard_can_be_seen_there_and_back(browser, site, path, width):
-    page = browser.new_page(viewport={"width": width, "height": 700})
+def test_every_stop_of_the_keyboard_can_be_seen_there_and_back(kept_page, site, path, width):
+    page = kept_page(viewport={"width": width, "height": 700})
     page.goto(site + path)
     there, back = [*stops(page, "Tab")], [*stops(page, "Shift+Tab")]
     assert [name for name, seen in there + back if not seen] == []
@@ -94,8 +94,8 @@ def test_every_stop_of_the_keyboard_can_be_seen_there_and_back(browser, site, pa
     assert len(there) > (40 if "market" in path else 4)
 
 
-def test_a_market_is_searched_sorted_and_saved_by_keyboard_alone(browser, site):
-    page = browser.new_page(viewport={"width": 1280, "height": 700})
+def test_a_market_is_searched_sorted_and_saved_by_keyboard_alone(kept_page, site):
+    page = kept_page(viewport={"width": 1280, "height": 700})
     page.goto(site + "/market")
 
     def tab_to(name, key="Tab"):

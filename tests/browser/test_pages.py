@@ -30,24 +30,30 @@ def site(inner):
 
 
 @pytest.fixture
-def open_page(browser, site):
+def open_page(kept_page, site):
     """Open the page; nothing may reach the console, and no request may leave the server."""
-    complaints = []
+    complaints, opened = [], []
+    said = {
+        "console": lambda message: complaints.append(message.text),
+        "pageerror": lambda error: complaints.append(str(error)),
+        "request": lambda request: (
+            request.url.startswith((site, "blob:")) or complaints.append(request.url)
+        ),
+    }
 
     def open_page(**options):
-        page = browser.new_context(**options).new_page()
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on(
-            "request",
-            lambda request: (
-                request.url.startswith((site, "blob:")) or complaints.append(request.url)
-            ),
-        )
+        page = kept_page(**options)
+        if page not in opened:
+            opened.append(page)
+            for event, listener in said.items():
+                page.on(event, listener)
         page.goto(site)
         return page
 
     yield open_page
+    for page in opened:
+        for event, listener in said.items():
+            page.remove_listener(event, listener)
     # Chromium itself says so of every answer with an error's status.
     assert not [text for text in complaints if "Failed to load resource" not in text]
 
@@ -254,7 +260,7 @@ def test_a_pasted_row_needs_no_javascript(open_page):
     assert page.input_value("[name='24h_volume']") == "$38,123,456,789"
 
 
-def test_the_address_shows_the_result_and_back_shows_the_one_before(open_page, browser):
+def test_the_address_shows_the_result_and_back_shows_the_one_before(open_page):
     page = open_page()
     type_in(page, HIGH | {"threshold": "0.9"})
     page.click("#coin button")
@@ -266,10 +272,9 @@ def test_the_address_shows_the_result_and_back_shows_the_one_before(open_page, b
     page.go_back()
     page.wait_for_selector(".verdict.low")
     assert page.input_value("[name='threshold']") == "0.9"
-    other = browser.new_context(java_script_enabled=False).new_page()
+    other = open_page(java_script_enabled=False)
     other.goto(address)
     assert other.inner_text(".verdict") == page.inner_text(".verdict")
-    other.context.close()
 
 
 def test_a_long_wait_is_said_and_the_result_before_stays_readable(open_page):
@@ -432,20 +437,18 @@ def test_axe_finds_nothing_on_any_state_of_the_page(open_page, axe, screen):
         page = open_page(**options)
         state(page)
         assert not found_by(axe, page), state.__name__
-        page.context.close()
 
 
 @pytest.mark.parametrize("served", [True, False])
 def test_axe_finds_nothing_without_a_model_or_with_another_target(
-    browser, axe, inner, monkeypatch, served
+    kept_page, axe, inner, monkeypatch, served
 ):
     monkeypatch.setattr(inner, "metadata", inner.metadata | {"target_is_ratio": False})
     with standing_app(inner, served=served) as app, listening(app) as url:
-        page = browser.new_page()
+        page = kept_page()
         page.goto(url)
         if served:
             scored(page)
         else:
             assert "There is no model here yet" in page.inner_text("#message")
         assert not found_by(axe, page)
-        page.close()

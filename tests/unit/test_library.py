@@ -82,14 +82,18 @@ def test_two_columns_of_one_meaning_are_refused(champion):
         found.score_frame(two)
 
 
-def in_another_process(code, folder, **environment):
-    """What Python code prints that runs beside the pickle `model`, or its last line of error."""
-    done = subprocess.run(
-        [sys.executable, "-c", f"import pickle; found = pickle.load(open('model', 'rb')); {code}"],
-        cwd=folder, capture_output=True, text=True,
-        env=os.environ | {"PYTHONPATH": str(PROJECT)} | environment,
-    )  # fmt: skip
-    return done.stdout.strip() or done.stderr.strip().splitlines()[-1]
+# In a process of its own, beside the pickle `model`: a store without it first, then its own.
+ANOTHER_PROCESS = """
+import os, pickle, sys
+from pathlib import Path
+own, other = os.environ["MLFLOW_TRACKING_URI"], sys.argv[1]
+for uri in (other, own):
+    os.environ["MLFLOW_TRACKING_URI"] = uri
+    try:
+        print(pickle.loads(Path("model").read_bytes()))
+    except Exception as error:
+        print(f"{type(error).__name__}: {error}")
+"""
 
 
 def test_it_can_be_pickled_into_another_process(champion, tmp_path, empty_store):
@@ -98,10 +102,15 @@ def test_it_can_be_pickled_into_another_process(champion, tmp_path, empty_store)
     champion.create_model_version(NAME, str(tmp_path / "another"))
     champion.set_registered_model_alias(NAME, "champion", "2")
     (tmp_path / "model").write_bytes(pickle.dumps(found))
-    assert in_another_process("print(found)", tmp_path) == f"<models:/{NAME}/1>"
-    said = in_another_process("", tmp_path, MLFLOW_TRACKING_URI=f"sqlite:///{empty_store}")
-    assert said.startswith("liquidity.errors.ModelError: models:/crypto-liquidity/1, which was ")
+    done = subprocess.run(
+        [sys.executable, "-c", ANOTHER_PROCESS, f"sqlite:///{empty_store}"],
+        cwd=tmp_path, capture_output=True, text=True, check=True,
+        env=os.environ | {"PYTHONPATH": str(PROJECT)},
+    )  # fmt: skip
+    said, shown = done.stdout.splitlines()
+    assert said.startswith("ModelError: models:/crypto-liquidity/1, which was ")
     assert said.endswith("set MLFLOW_TRACKING_URI to the store that it came from.")
+    assert shown == f"<models:/{NAME}/1>"
 
 
 def test_copies_are_the_champion_itself(champion):

@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import time
-from pathlib import Path
+from contextlib import ExitStack
 from types import SimpleNamespace
 
 import numpy as np
@@ -262,15 +262,21 @@ def test_without_a_forecast_there_is_a_ranking(ranked):
     assert client.get("/coins/Coin 7").json["forecasts"] == []
 
 
-@pytest.mark.parametrize("make", [lambda path: None, Path.mkdir, Path.touch])
-def test_a_folder_without_a_market_stops_nothing(inner, tmp_path, make):
-    make(tmp_path / "snapshots")
-    with standing_app(inner, SNAPSHOTS=str(tmp_path / "snapshots")) as app:
-        client = app.test_client()
-        answer = wait(lambda: (r := client.get("/coins")) and "log says why" in r.text and r)
-        assert answer.status_code == 503
-        assert client.get("/ping").status_code == 200
-        assert "liquidity_snapshots_failures_total 1.0" in client.get("/metrics").text
+def test_a_folder_without_a_market_stops_nothing(inner, tmp_path):
+    """None, an empty one and a file."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    with ExitStack() as stack:  # their readers start at a time
+        for name in ("none", "empty", "file"):
+            app = stack.enter_context(standing_app(inner, SNAPSHOTS=str(tmp_path / name)))
+            stack.callback(expect_no_market, app.test_client())
+
+
+def expect_no_market(client):
+    answer = wait(lambda: (r := client.get("/coins")) and "log says why" in r.text and r)
+    assert answer.status_code == 503
+    assert client.get("/ping").status_code == 200
+    assert "liquidity_snapshots_failures_total 1.0" in client.get("/metrics").text
 
 
 def test_days_that_have_yet_to_come_make_no_coin_old(tmp_path):
@@ -287,8 +293,11 @@ def test_days_that_have_yet_to_come_make_no_coin_old(tmp_path):
     assert recent.rows().empty
 
 
-def test_new_broken_and_lost_files(tmp_path, caplog):
-    """A file is seen within seconds; what a broken one held before stays, and is said once."""
+def test_new_broken_and_lost_files_and_a_killed_reader(tmp_path, monkeypatch, caplog):
+    """A file is seen within seconds; what a broken one held before stays, and is said once. That a
+    reader has ended is said once too, not in every second until another is started.
+    """
+    monkeypatch.setattr(market, "LOOK_SECONDS", 0.02)
     folder = tmp_path / "snapshots"
     write_days(folder, rows_of("Coin", 3))
     failures = []
@@ -306,8 +315,22 @@ def test_new_broken_and_lost_files(tmp_path, caplog):
         wait(lambda: days_of(shown, "Coin") == 3)
         assert len(failures) == 1
         assert [r.message for r in caplog.records if "new.csv" in r.message] != []
+
+        monkeypatch.setattr(market, "AGAIN_SECONDS", 60)
+        (reader,) = readers(tmp_path)
+        os.kill(reader.pid, signal.SIGKILL)
+        wait(lambda: len(failures) > 1)
+        time.sleep(0.5)
+        assert len(failures) == 2
+        assert len([r for r in caplog.records if "the reader" in r.message]) == 1
+        (folder / "new.csv").unlink()  # the next reader would say again what is wrong with it
+        rows_of("Coin", 2, last="2026-07-02").to_csv(folder / "newer.csv", index=False)
+        monkeypatch.setattr(market, "AGAIN_SECONDS", 0.2)
+        wait(lambda: days_of(shown, "Coin") == 4)
+        assert len(failures) == 2
     finally:
         shown.stop()
+    assert not readers(tmp_path)
 
 
 def days_of(shown, coin):
@@ -317,39 +340,6 @@ def days_of(shown, coin):
         return 0
     n = days.coins.index(coin)
     return days.starts[n + 1] - days.starts[n]
-
-
-def test_a_killed_reader_is_replaced(tmp_path, monkeypatch):
-    monkeypatch.setattr(market, "AGAIN_SECONDS", 0.2)
-    write_days(tmp_path / "snapshots", rows_of("Coin", 3))
-    shown = Market(str(tmp_path / "snapshots"))
-    try:
-        wait(lambda: days_of(shown, "Coin") == 3)
-        (reader,) = readers(tmp_path)
-        os.kill(reader.pid, signal.SIGKILL)
-        rows_of("Coin", 1, last="2026-07-01").to_csv(tmp_path / "snapshots/new.csv", index=False)
-        wait(lambda: days_of(shown, "Coin") == 4)
-    finally:
-        shown.stop()
-    assert not readers(tmp_path)
-
-
-def test_that_a_reader_has_ended_is_said_once_for_each(tmp_path, monkeypatch, caplog):
-    """Not in every second until another is started."""
-    monkeypatch.setattr(market, "LOOK_SECONDS", 0.02)
-    write_days(tmp_path / "snapshots", rows_of("Coin", 3))
-    failures = []
-    shown = Market(str(tmp_path / "snapshots"), on_problem=lambda: failures.append(1))
-    try:
-        wait(lambda: days_of(shown, "Coin") == 3)
-        monkeypatch.setattr(market, "AGAIN_SECONDS", 60)
-        (reader,) = readers(tmp_path)
-        os.kill(reader.pid, signal.SIGKILL)
-        wait(lambda: failures)
-        time.sleep(0.5)
-    finally:
-        shown.stop()
-    assert len(failures) == len([r for r in caplog.records if "the reader" in r.message]) == 1
 
 
 def readers(folder):

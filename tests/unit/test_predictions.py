@@ -113,8 +113,8 @@ def test_a_full_disk_is_said_once_and_leaves_no_half_line(make_log, tmp_path, ca
 def test_what_waits_for_a_full_disk_is_bounded_in_bytes(make_log, tmp_path, monkeypatch):
     """Requests of 100,000 rows that waited as requests of one row do would take gigabytes."""
     monkeypatch.setattr(background, "FLUSH_SECONDS", 60)
-    monkeypatch.setattr(prediction_log, "WAITING_BYTES", 10 * 2**20)
-    rows, requests = 100_000, 12  # of 2.4 MB each
+    monkeypatch.setattr(prediction_log, "WAITING_BYTES", 10 * 2**18)
+    rows, requests = 25_000, 12  # of 0.6 MB each, as text of 2 MB
     scores = {"liquidity": np.full(rows, 0.1), "level": np.full(rows, "Low")}
     log = make_log()
     append, sizes = log._append, []

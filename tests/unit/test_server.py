@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,9 +14,11 @@ import urllib.error
 import urllib.request
 from contextlib import suppress
 from datetime import datetime
+from pathlib import Path
 
 import mlflow
 import pandas as pd
+import psutil
 import pytest
 from mlflow.pyfunc.scoring_server.client import ScoringServerClient
 from support import (
@@ -24,6 +27,7 @@ from support import (
     NAME,
     PROJECT,
     STARTED_SECONDS,
+    declared_as_gigabytes,
     free_port_number,
     post,
     raw,
@@ -32,6 +36,8 @@ from support import (
     wait_for_workers,
     workers_of,
 )
+
+from serve.inputs import PARQUET
 
 
 def metrics_of(server):
@@ -46,10 +52,24 @@ def model_of(server):
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory, complete):
-    """One that goes on, for what harms none."""
+    """One that goes on, for what harms none, until Ctrl-C in the last test of it."""
     folder, uri = tmp_path_factory.mktemp("server"), complete[0].tracking_uri
     with starting_servers(folder, free_port_number(), lambda: uri) as start:
-        yield start()
+        yield start(LIQUIDITY_PREDICTION_LOG=str(folder / "predictions"))
+
+
+@pytest.fixture(scope="module")
+def new_server(tmp_path_factory, empty_store):
+    """One on an IPv6 address over a store without a model, until it is killed in the last test of
+    it; with a client of the store.
+    """
+    folder, port = tmp_path_factory.mktemp("new"), free_port_number()
+    uri = f"sqlite:///{shutil.copy(empty_store, folder)}"
+    with starting_servers(folder, port, lambda: uri) as start:
+        server = start("--host", "::1", wait=False)
+        server.url = f"http://[::1]:{port}"
+        wait_for_http(f"{server.url}/static/page.css", server)
+        yield server, mlflow.MlflowClient(uri, uri)
 
 
 def test_it_serves_swaps_and_ends_within_seconds(start_serve, complete):
@@ -102,14 +122,7 @@ def test_it_serves_swaps_and_ends_within_seconds(start_serve, complete):
     assert len(workers_of(server)) == 2
     assert before[0] not in workers_of(server)
 
-    started = time.monotonic()
-    server.terminate()
-    assert server.wait(10) == 0
-    assert time.monotonic() - started < 5
-
-
-def test_sigterm_lets_the_request_in_flight_finish(start_serve):
-    server = start_serve()
+    # SIGTERM lets the request in flight finish.
     rows = {"instances": [GOOD] * 10_000}  # a busy machine has four seconds for them too
     answers = []
     thread = threading.Thread(
@@ -117,25 +130,14 @@ def test_sigterm_lets_the_request_in_flight_finish(start_serve):
     )
     thread.start()
     time.sleep(0.2)
+    started = time.monotonic()
     server.terminate()
     thread.join(10)
     assert server.wait(10) == 0
+    assert time.monotonic() - started < 5
     ((status, answer),) = answers
     assert status == 200
     assert len(answer["predictions"]) == 10_000
-
-
-def test_workers_end_with_a_killed_parent(start_serve):
-    server = start_serve()
-    (worker,) = workers_of(server)
-    server.kill()
-    server.wait()
-    for _ in range(50):
-        if not os.path.exists(f"/proc/{worker}"):
-            return
-        time.sleep(0.1)
-    os.kill(worker, signal.SIGKILL)
-    raise AssertionError("the worker outlived its parent")
 
 
 def test_clients_that_go_away_leave_no_trace(server):
@@ -189,10 +191,47 @@ def test_bodies_in_chunks_cut_short_and_under_false_names(server):
     assert "Traceback" not in server.log.read_text()
 
 
-def test_a_start_without_a_champion_waits_for_one(start_serve, store, model_folder):
+def test_heavy_bodies_are_read_by_a_copy_of_the_worker(server):
+    """Within the same bounds as in a process of its own, and holding nothing of the server's."""
+    (worker,) = workers_of(server)
+    (helper,) = psutil.Process(worker).children()
+    assert helper.cmdline() == psutil.Process(worker).cmdline()
+    assert os.getpgid(helper.pid) == helper.pid  # which Ctrl-C is not for
+    held = {os.readlink(path) for path in Path(f"/proc/{helper.pid}/fd").iterdir()}
+    assert len([name for name in held if name.startswith(("socket:", "pipe:"))]) == 1
+    body = declared_as_gigabytes(tuple(GOOD))
+    status, answer = post(f"{server.url}/invocations", body, PARQUET)
+    assert status == 413
+    assert "takes more than 1 GiB" in answer["message"]
+    for killed in (False, True):
+        if killed:  # and replaced
+            helper.kill()
+            while helper.status() != psutil.STATUS_ZOMBIE:
+                time.sleep(0.01)
+        status, answer = post(f"{server.url}/invocations", {"instances": [GOOD] * 1000})
+        assert (status, len(answer["predictions"])) == (200, 1000)
+        assert (psutil.Process(worker).children() == [helper]) is not killed
+
+
+def test_ctrl_c_ends_it_as_any_other_command(server):
+    url = f"{server.url}/predict"
+    request = urllib.request.Request(url, json.dumps(GOOD).encode(), {"X-Request-ID": "last"})
+    request.add_header("Content-Type", "application/json")
+    urllib.request.urlopen(request).close()
+    for pid in (server.pid, *workers_of(server)):  # as a terminal does
+        os.kill(pid, signal.SIGINT)
+    assert server.wait(10) == 130
+    text = server.log.read_text()
+    assert text.endswith("serve: stopped.\n"), text
+    assert "Traceback" not in text
+    logged = (server.log.parent / "predictions").read_text().splitlines()
+    assert [json.loads(line)["request_id"] for line in logged].count("last") == 1
+
+
+def test_a_start_without_a_champion_waits_for_one(new_server, model_folder):
     """503 with a sentence until there is one, then 200 without a restart."""
-    server = start_serve(wait=False, MLFLOW_TRACKING_URI=mlflow.get_tracking_uri())
-    wait_for_http(f"{server.url}/static/page.css")
+    server, store = new_server
+    assert f"Serving on {server.url} " in server.log.read_text()
     status, answer = post(f"{server.url}/invocations")
     assert status == 503
     assert "No model is loaded" in answer["message"]
@@ -202,9 +241,23 @@ def test_a_start_without_a_champion_waits_for_one(start_serve, store, model_fold
     deadline = time.monotonic() + STARTED_SECONDS
     while time.monotonic() < deadline:
         if post(f"{server.url}/invocations")[0] == 200:
+            assert post(f"{server.url}/predict", GOOD)[0] == 200
             return
         time.sleep(0.1)
     raise AssertionError(server.log.read_text())
+
+
+def test_workers_end_with_a_killed_parent(new_server):
+    server, _ = new_server
+    (worker,) = psutil.Process(server.pid).children()
+    started = [worker, *worker.children()]
+    assert len(started) == 2  # the other one reads heavy bodies
+    server.kill()
+    server.wait()
+    _, alive = psutil.wait_procs(started, timeout=5)
+    for process in alive:
+        process.kill()
+    assert not alive, "they outlived their parent"
 
 
 @pytest.mark.parametrize(
@@ -227,27 +280,6 @@ def test_settings_that_make_no_sense_are_one_sentence(start_serve, options, sett
     assert re.search(message, text), text
     assert len(text.splitlines()) == 1
     assert text.startswith("serve: ")
-
-
-def test_it_listens_on_ipv6(start_serve, free_port):
-    server = start_serve("--host", "::1", wait=False)
-    url = f"http://[::1]:{free_port}"
-    wait_for_http(f"{url}/health", server)
-    assert post(f"{url}/predict", GOOD)[0] == 200
-    assert f"Serving on {url} " in server.log.read_text()
-
-
-def test_ctrl_c_ends_it_as_any_other_command(start_serve, tmp_path):
-    log = tmp_path / "predictions"
-    server = start_serve(LIQUIDITY_PREDICTION_LOG=str(log))
-    assert post(f"{server.url}/invocations")[0] == 200
-    for pid in (server.pid, *workers_of(server)):  # as a terminal does
-        os.kill(pid, signal.SIGINT)
-    assert server.wait(10) == 130
-    text = server.log.read_text()
-    assert text.endswith("serve: stopped.\n"), text
-    assert "Traceback" not in text
-    assert len(log.read_text().splitlines()) == 1
 
 
 def test_a_start_imports_nothing_that_only_training_needs(model_folder):

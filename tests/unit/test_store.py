@@ -29,6 +29,7 @@ from liquidity.contract import CHAMPION, MODEL_NAME
 from liquidity.errors import ModelError, TrackingError
 from liquidity.model.gate import Decision
 from liquidity.model.loading import SAME_DAY, champion_version, load_champion, load_model
+from liquidity.runs import store as store_module
 from liquidity.runs.store import check_store
 
 COIN = (GOOD["24h_volume"], GOOD["mkt_cap"], GOOD["1h"], GOOD["price"])
@@ -55,7 +56,8 @@ def test_a_read_only_store_is_named(store, monkeypatch, tmp_path):
         check_store()
 
 
-def test_a_store_that_another_program_writes_to_is_said_to_be_locked(store, tmp_path):
+def test_a_store_that_another_program_writes_to_is_said_to_be_locked(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(store_module, "LOCKED_SECONDS", 0.5)
     with closing(sqlite3.connect(tmp_path / "mlflow.db", isolation_level=None)) as database:
         database.execute("BEGIN IMMEDIATE")
         with pytest.raises(

@@ -53,12 +53,15 @@ def test_what_ends_the_reading_process_ends_only_that(unpacker):
     assert unpacker(len, b"12") == 2
 
 
-def test_a_helper_that_was_killed_is_replaced_and_ends_when_it_is_closed():
+def test_a_reading_process_that_is_killed_between_bodies_loses_no_answer():
+    """Its helper is replaced by one that ends when it is closed; a worker's first is in
+    test_server.py.
+    """
     with closing(Unpacker()) as unpacker:
-        helper = unpacker(os.getppid)
-        os.kill(helper, signal.SIGKILL)
+        helper, reader = unpacker(os.getppid), unpacker(os.getpid)
+        os.kill(reader, signal.SIGKILL)
         os.waitid(os.P_PID, helper, os.WEXITED | os.WNOWAIT)
-        assert unpacker(len, b"12") == 2
+        assert [unpacker(len, b"1" * n) for n in range(9)] == [*range(9)]
         other = unpacker(os.getppid)
         assert other != helper
     assert not psutil.pid_exists(other)
@@ -76,14 +79,6 @@ def test_one_process_reads_body_after_body_until_one_fails_or_takes_much(unpacke
     third = unpacker(os.getpid)
     assert third not in (first, second)
     assert not any(map(psutil.pid_exists, (first, second)))
-
-
-def test_a_reading_process_that_is_killed_between_bodies_loses_no_answer():
-    with closing(Unpacker()) as unpacker:
-        helper, reader = unpacker(os.getppid), unpacker(os.getpid)
-        os.kill(reader, signal.SIGKILL)
-        os.waitid(os.P_PID, helper, os.WEXITED | os.WNOWAIT)
-        assert [unpacker(len, b"1" * n) for n in range(9)] == [*range(9)]
 
 
 def test_each_body_has_its_own_time(unpacker):
