@@ -292,7 +292,7 @@ def test_a_failure_on_the_way_marks_the_run_failed_and_registers_nothing(
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(mlflow, "log_figure", full)
+    monkeypatch.setattr(mlflow, "log_artifacts", full)
     assert train.main(SMALL) == 1
     assert "No space left on device" in capsys.readouterr().err
     assert [parent.info.status for parent in parents(store)] == ["FAILED"]
