@@ -33,6 +33,14 @@ def mlflow_ui(complete, tmp_path_factory):
         server.wait(20)
 
 
+@pytest.fixture(scope="module")
+def page(browser):
+    """One page for all tests, as each would load MLflow's scripts anew."""
+    page = browser.new_page()
+    yield page
+    page.context.close()
+
+
 def test_the_trials_compare_by_params_and_r2(complete, mlflow_ui, page):
     client, parent = complete
     runs = json.dumps([child.info.run_id for child in children(client, parent)])
