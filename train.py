@@ -7,52 +7,55 @@ if __name__ == "__main__":
     # What follows takes seconds, and half a minute where nothing is compiled yet.
     print("Loading the libraries", flush=True)
 
-from mlflow.exceptions import MlflowException
+from liquidity.processes import loading
 
-from liquidity import evaluation, registry
-from liquidity.command import (
-    AUTO,
-    Parser,
-    add_day_shift_option,
-    auto_or,
-    model_name,
-    parse_horizons,
-    run,
-    share,
-    share_or_all,
-    whole_number,
-)
-from liquidity.contract import FORECAST_FEATURES, MODEL_NAME, registered_name
-from liquidity.data.market import REQUIRED, read_market, trim_outliers
-from liquidity.data.table import digest
-from liquidity.errors import SettingsError
-from liquidity.executors import add_scheduler_option, workers
-from liquidity.model.gate import PROMOTE, decide
-from liquidity.model.packaging import log_model
-from liquidity.progress import elapsed_time, notice
-from liquidity.report import notes, summary
-from liquidity.runs import tracking, training_log
-from liquidity.runs.addresses import mlflow_page
-from liquidity.runs.destination import check_destination
-from liquidity.runs.recovery import find_finished, finished_before
-from liquidity.runs.store import check_store, quieten_mlflow
-from liquidity.search.grid import (
-    best_trial,
-    candidates,
-    fit_fold,
-    out_of_fold,
-    search,
-    search_key,
-)
-from liquidity.search.pipeline import (
-    PARAMS,
-    build_pipeline,
-    fit_pipeline,
-    parse_grid,
-    with_forest_params,
-)
-from liquidity.tasks import forecast, same_day
-from liquidity.terminal import Terminal
+with loading():
+    from mlflow.exceptions import MlflowException
+
+    from liquidity import evaluation, registry
+    from liquidity.command import (
+        AUTO,
+        Parser,
+        add_day_shift_option,
+        auto_or,
+        model_name,
+        parse_horizons,
+        run,
+        share,
+        share_or_all,
+        whole_number,
+    )
+    from liquidity.contract import FORECAST_FEATURES, MODEL_NAME, registered_name
+    from liquidity.data.market import REQUIRED, read_market, trim_outliers
+    from liquidity.data.table import digest
+    from liquidity.errors import SettingsError
+    from liquidity.executors import add_scheduler_option, workers
+    from liquidity.model.gate import PROMOTE, decide
+    from liquidity.model.packaging import log_model
+    from liquidity.progress import elapsed_time, notice
+    from liquidity.report import notes, summary
+    from liquidity.runs import tracking, training_log
+    from liquidity.runs.addresses import mlflow_page
+    from liquidity.runs.destination import check_destination
+    from liquidity.runs.recovery import find_finished, finished_before
+    from liquidity.runs.store import check_store, quieten_mlflow
+    from liquidity.search.grid import (
+        best_trial,
+        candidates,
+        fit_fold,
+        out_of_fold,
+        search,
+        search_key,
+    )
+    from liquidity.search.pipeline import (
+        PARAMS,
+        build_pipeline,
+        fit_pipeline,
+        parse_grid,
+        with_forest_params,
+    )
+    from liquidity.tasks import forecast, same_day
+    from liquidity.terminal import Terminal
 
 PROG = "train.py"
 EXPERIMENT = "crypto-liquidity"

@@ -3,25 +3,28 @@
 import sys
 from pathlib import Path
 
-import mlflow
-from mlflow.exceptions import MlflowException
-from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
+from liquidity.processes import loading
 
-from liquidity.command import Parser, run
-from liquidity.contract import MARKET_CAP, PRICE, TARGET, THRESHOLD, VOLUME
-from liquidity.data.market import read_market
-from liquidity.data.table import target
-from liquidity.progress import elapsed_time
-from liquidity.report.market_report import REPORT, as_text, write_report
-from liquidity.report.market_tables import market_headline, market_tables
-from liquidity.report.summary import looking, print_lines
-from liquidity.runs.addresses import artifact_path, mlflow_page
-from liquidity.runs.destination import local_files
-from liquidity.runs.recovery import close_dead_runs
-from liquidity.runs.store import check_store, quieten_mlflow
-from liquidity.runs.tracking import parent_run, source_name
-from liquidity.scratch import scratch_folder
-from liquidity.terminal import Terminal
+with loading():
+    import mlflow
+    from mlflow.exceptions import MlflowException
+    from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
+
+    from liquidity.command import Parser, run
+    from liquidity.contract import MARKET_CAP, PRICE, TARGET, THRESHOLD, VOLUME
+    from liquidity.data.market import read_market
+    from liquidity.data.table import target
+    from liquidity.progress import elapsed_time
+    from liquidity.report.market_report import REPORT, as_text, write_report
+    from liquidity.report.market_tables import market_headline, market_tables
+    from liquidity.report.summary import looking, print_lines
+    from liquidity.runs.addresses import artifact_path, mlflow_page
+    from liquidity.runs.destination import local_files
+    from liquidity.runs.recovery import close_dead_runs
+    from liquidity.runs.store import check_store, quieten_mlflow
+    from liquidity.runs.tracking import parent_run, source_name
+    from liquidity.scratch import scratch_folder
+    from liquidity.terminal import Terminal
 
 PROG = "liquidity.eda"
 EXPERIMENT = "crypto-liquidity-eda"

@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import tarfile
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 
 import mlflow
 import numpy as np
@@ -289,10 +289,16 @@ def write_csv(tmp_path):
 
 @pytest.fixture(scope="session")
 def complete(make_once, empty_store):
-    """One small run through the whole job, to be looked at: `(client, parent run)`."""
+    """One small run through the whole job, to be looked at: `(client, parent run)`. What it
+    printed is in output.txt beside its store.
+    """
 
     def make(folder):
-        with working_in(folder, empty_store):
+        with (
+            working_in(folder, empty_store),
+            open(folder / "output.txt", "w") as output,
+            redirect_stdout(output),
+        ):
             assert train.main(SMALL) == 0
 
     client = mlflow.MlflowClient(f"sqlite:///{make_once('complete', make)}/mlflow.db")

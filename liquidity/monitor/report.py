@@ -14,7 +14,7 @@ from liquidity.monitor import drift
 from liquidity.monitor.ledger import Version, as_date
 from liquidity.monitor.outcomes import pooled
 from liquidity.report.market_report import STYLE
-from liquidity.report.style import BLUE, GREY, ORANGE
+from liquidity.report.style import BLUE, GREY, ORANGE, write_png
 
 SHOWN = {
     "live_skill": "skill",
@@ -176,7 +176,7 @@ def curves(standing):
 
 def _picture(figure, name):
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=110)
+    write_png(figure, file, dpi=110)
     data = base64.b64encode(file.getvalue()).decode()
     return f'<img alt="{html.escape(name)} by day" src="data:image/png;base64,{data}">'
 

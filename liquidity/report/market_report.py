@@ -7,6 +7,7 @@ import pandas as pd
 
 from liquidity.report import market_plots as plots
 from liquidity.report.formatting import short_numbers
+from liquidity.report.style import write_png
 from liquidity.report.trading_costs import TITLE, costs_by_coin, draw_costs
 
 REPORT = "report.html"
@@ -30,7 +31,7 @@ def write_report(folder, frame, tables, pairs, *, headline):
     pictures = {}
     for title, figure in market_figures(frame, tables, pairs).items():
         path = folder / f"figures/{_file_name(title)}.png"
-        figure.savefig(path, dpi=110)
+        write_png(figure, path, dpi=110)
         pictures[title] = path.read_bytes()
     page = as_page(headline, tables, pictures, frame)
     (folder / REPORT).write_text(page, encoding="utf-8")

@@ -15,6 +15,7 @@ from liquidity.data.table import digest
 from liquidity.progress import notice, progress_bar
 from liquidity.report import training_plots
 from liquidity.report.notes import run_note
+from liquidity.report.style import write_png
 from liquidity.runs import addresses, tracking
 from liquidity.runs.records import FINISHED, HORIZON, SEARCH_KEY, children_of
 from liquidity.runs.tables import write_table
@@ -154,5 +155,7 @@ def log_verdict(run, trials, worth, *, decision, name, version, run_name, outer=
 
 def log_figures(figures):
     """Log each figure under its file name in the run's folder `figures`."""
-    for name, figure in figures.items():
-        mlflow.log_figure(figure, f"figures/{name}")
+    with scratch_folder() as folder:
+        for name, figure in figures.items():
+            write_png(figure, Path(folder) / name)
+        mlflow.log_artifacts(folder, "figures")

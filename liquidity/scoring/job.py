@@ -221,11 +221,12 @@ def show_ranking(outputs, top, console, *, coverage):
     # Not at the top: they take a second to import, and few ask for them.
     from liquidity.report.market_plots import ranking
     from liquidity.report.ranking import as_table, rank_scores
+    from liquidity.report.style import write_png
 
     ranked = rank_scores(pd.concat(map(_read_scored, outputs), ignore_index=True), top=top)
     console.print(as_table(ranked, top=top, coverage=coverage))
     picture = outputs[0].with_name(f"{outputs[0].name.partition('.')[0]}_top.png")
-    ranking(ranked, f"The {top} most and least liquid coins").savefig(picture)
+    write_png(ranking(ranked, f"The {top} most and least liquid coins"), picture)
     console.print(f"Drawn in {picture}.", highlight=False, soft_wrap=True)
 
 

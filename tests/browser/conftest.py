@@ -32,10 +32,12 @@ def kept_page(browser, kept):
 @pytest.fixture(autouse=True)
 def _closed_pages(browser, kept):
     """A test's pages end with it: each keeps processes of the browser, and some go on drawing."""
+    others = list(browser.contexts)  # which several tests share
     yield
     for page in kept.values():
         page.unroute_all()
         page.goto("about:blank")
+    others += [page.context for page in kept.values()]
     for context in browser.contexts:
-        if not any(page.context is context for page in kept.values()):
+        if context not in others:
             context.close()

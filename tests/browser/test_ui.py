@@ -21,13 +21,24 @@ def mlflow_ui(complete, tmp_path_factory):
     command = [sys.executable, "-m", "mlflow", "ui", "--port", str(free_port), "--workers", "1"]
     command += ["--backend-store-uri", client.tracking_uri]
     with (tmp_path_factory.mktemp("ui") / "ui.log").open("w") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        server = subprocess.Popen(
+            command, stdout=log, stderr=log, start_new_session=True, env=environment
+        )
     try:
         wait_for_http(f"http://127.0.0.1:{free_port}/health", server)
         yield f"http://127.0.0.1:{free_port}"
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         server.wait(20)
+
+
+@pytest.fixture(scope="module")
+def page(browser):
+    """One page for all tests, as each would load MLflow's scripts anew."""
+    page = browser.new_page()
+    yield page
+    page.context.close()
 
 
 def test_the_trials_compare_by_params_and_r2(complete, mlflow_ui, page):

@@ -330,7 +330,9 @@ def test_data_that_are_wrong_are_not_trained_on(monitor, capsys):
     assert len(monitor.client.search_model_versions(f"name = '{NAME}-1d'")) == 1
 
 
-def test_a_stale_champion_is_trained_again_through_the_gate(monitor, monkeypatch, capsys):
+def test_a_stale_champion_is_trained_again_through_the_gate(
+    monitor, monkeypatch, capsys, without_figures
+):
     """It came of age here; the training is the one that made it, on the newest days."""
     source = monitor.client.get_model_version(f"{NAME}-7d", "1")
     monitor.client.delete_registered_model_alias(source.name, "champion")

@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pytest
 
+from liquidity.report.style import write_png
 from liquidity.report.training_plots import confusion_matrix, model_figures, search_figures
 from liquidity.runs.tracking import trials_table
 from liquidity.search.grid import Trial, candidates
@@ -19,7 +20,7 @@ def trials(**grid):
 
 def draw(figures):
     for figure in figures.values():
-        figure.savefig(io.BytesIO(), format="png")
+        write_png(figure, io.BytesIO())
     return set(figures)
 
 
@@ -54,3 +55,12 @@ def test_the_table_of_trials_starts_with_the_best():
     assert list(table.columns[:4]) == ["rank", "max_depth", "min_samples_split", "n_estimators"]
     assert table["rank"].tolist() == [1, 2]
     assert table["max_depth"].tolist() == ["3", "None"]
+
+
+def test_one_drawing_gives_the_picture_that_two_give():
+    grid = trials(max_depth=[None, 3], min_samples_split=[2], n_estimators=[5, 9])
+    once, twice = (search_figures(grid)["r2_by_trees.png"] for _ in range(2))
+    written, saved = io.BytesIO(), io.BytesIO()
+    write_png(once, written, dpi=110)
+    twice.savefig(saved, format="png", dpi=110)
+    assert written.getvalue() == saved.getvalue()

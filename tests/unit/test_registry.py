@@ -1,6 +1,7 @@
 """Versions, aliases and the gate, in a real registry."""
 
 import re
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-from support import NAME, log_same_day
+from support import NAME, log_same_day, use_copy
 
 from liquidity import registry
 from liquidity.contract import CLEANED_DATA
@@ -42,6 +43,22 @@ def add_version(table, *, promote="auto", split="coin", metrics=BETTER, **params
         return registry.decide_and_register(uri, decided, name=NAME)
 
 
+@pytest.fixture(scope="module")
+def first_version(tmp_path_factory, empty_store, table):
+    """A store with one version, the champion, to copy."""
+    folder = tmp_path_factory.mktemp("first")
+    with pytest.MonkeyPatch.context() as patch, use_copy(empty_store, folder, patch):
+        add_version(table)
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def first(store, first_version, tmp_path):
+    """The number of the champion, now in the test's store; others share the files of its run."""
+    shutil.copy(first_version, tmp_path / "mlflow.db")
+    return alias(store, "champion")
+
+
 def alias(store, name):
     return store.get_model_version_by_alias(NAME, name).version
 
@@ -57,8 +74,7 @@ def test_the_first_version_becomes_champion_and_says_why(store, table):
     assert found.run_id
 
 
-def test_an_equal_candidate_replaces_the_champion(store, table):
-    add_version(table)
+def test_an_equal_candidate_replaces_the_champion(store, first, table):
     decision, version = add_version(table)
     assert decision.promoted
     assert decision.figures["rows"] == (table["set"] == "test").sum()
@@ -107,8 +123,7 @@ def test_a_champion_that_comes_while_the_version_is_made_is_compared_with(
     assert found.description == f"Registered as challenger: {decision.reason}."
 
 
-def test_a_worse_candidate_becomes_challenger_with_both_figures(store, table):
-    _, first = add_version(table)
+def test_a_worse_candidate_becomes_challenger_with_both_figures(store, first, table):
     decision, second = add_version(table, max_depth=2)
     assert not decision.promoted
     assert "below champion version 1 in" in decision.reason
@@ -143,8 +158,7 @@ def test_with_a_random_split_rows_count_by_coin_and_date(store, table):
     assert decision.figures["rows"] == ((table["set"] == "test") & ~first_day).sum()
 
 
-def test_too_few_rows_decide_nothing(store, table):
-    add_version(table)
+def test_too_few_rows_decide_nothing(store, first, table):
     few = table[(table["set"] == "train") | (table["coin"] == "Synthetic Coin 002")]
     decision, _ = add_version(few)
     assert not decision.promoted
@@ -152,18 +166,16 @@ def test_too_few_rows_decide_nothing(store, table):
 
 
 @pytest.mark.parametrize("factor", [100, 1.2])
-def test_targets_unlike_the_champions_are_refused(store, table, factor):
+def test_targets_unlike_the_champions_are_refused(store, first, table, factor):
     """A file whose liquidity is a hundred times as large brings an exam that it passes."""
-    add_version(table)
     decision, _ = add_version(table.assign(liquidity=factor * table["liquidity"]))
     assert not decision.promoted
     assert decision.reason.startswith("its targets are")
     assert decision.figures["target_ratio"] == pytest.approx(factor, rel=0.05)
 
 
-def test_targets_of_other_coins_are_judged_by_the_champions_own_rows(store, table):
+def test_targets_of_other_coins_are_judged_by_the_champions_own_rows(store, first, table):
     """Where no row is shared, the champion's test rows still know their targets."""
-    add_version(table)
     other = table.assign(coin="other " + table["coin"], liquidity=100 * table["liquidity"])
     other["price"] *= 1.5
     decision, _ = add_version(other)
@@ -171,9 +183,8 @@ def test_targets_of_other_coins_are_judged_by_the_champions_own_rows(store, tabl
     assert "on the champion's test rows" in decision.reason
 
 
-def test_a_file_of_calm_coins_does_not_become_champion(store, table):
+def test_a_file_of_calm_coins_does_not_become_champion(store, first, table):
     """It is good on its own rows, which are easy, and knows no High coin."""
-    add_version(table)
     calm = table[table["liquidity"] < 0.1]
     decision, _ = add_version(calm)
     assert not decision.promoted
@@ -181,10 +192,9 @@ def test_a_file_of_calm_coins_does_not_become_champion(store, table):
 
 
 def test_a_candidate_cannot_choose_a_split_that_lets_it_learn_the_champions_test_coins(
-    store, table
+    store, first, table
 ):
     """A day earlier or later the same coin is nearly the same row."""
-    add_version(table)
     last = table["date"] == table["date"].max()
     decision, _ = add_version(table.assign(set=np.where(last, "test", "train")), split="random")
     assert not decision.promoted
@@ -213,9 +223,8 @@ def test_a_forecast_knows_the_days_that_its_training_targets_came_from(table):
     assert list(new.groupby("coin")["date"].min()) == [days[17], days[0]]
 
 
-def test_the_same_row_under_another_name_and_rounded_is_the_same_row(store, table):
+def test_the_same_row_under_another_name_and_rounded_is_the_same_row(store, first, table):
     """Another vendor's file, with ids as names: the champion's test rows, learned by heart."""
-    add_version(table)
     rounded = table[["24h_volume", "mkt_cap", "price"]].map(lambda value: float(f"{value:.4g}"))
     heart = table.assign(coin=table["coin"].str.lower(), **rounded)
     heart["set"] = np.where(heart["set"] == "train", "test", "train")
@@ -224,9 +233,8 @@ def test_the_same_row_under_another_name_and_rounded_is_the_same_row(store, tabl
     assert "only 0 rows are new to both" in decision.reason
 
 
-def test_targets_that_are_changed_in_a_part_of_the_rows_are_refused(store, table):
+def test_targets_that_are_changed_in_a_part_of_the_rows_are_refused(store, first, table):
     """Whose median agrees: High coins alone, say, in another unit."""
-    add_version(table)
     some = table["liquidity"].rank(pct=True) > 0.8
     changed = table.assign(liquidity=table["liquidity"].where(~some, table["liquidity"] / 100))
     decision, _ = add_version(changed)
@@ -235,9 +243,10 @@ def test_targets_that_are_changed_in_a_part_of_the_rows_are_refused(store, table
     assert decision.figures["targets_far_off"] == pytest.approx(0.2, abs=0.02)
 
 
-def test_a_candidate_that_leaves_the_easy_rows_of_the_champions_exam_decides_nothing(store, table):
+def test_a_candidate_that_leaves_the_easy_rows_of_the_champions_exam_decides_nothing(
+    store, first, table
+):
     """By learning the hard ones it would choose what it is examined on."""
-    add_version(table)
     calm = table.groupby("coin")["liquidity"].transform("max") < 0.05
     hard = (table["set"] == "test") & ~calm
     decision, _ = add_version(table.assign(set=np.where(hard, "train", table["set"])))
@@ -318,8 +327,9 @@ def listed(capsys, *options):
     return [line.rstrip() for line in capsys.readouterr().out.splitlines()]
 
 
-def test_versions_are_listed_with_their_roles_and_figures_in_80_columns(store, table, capsys):
-    _, first = add_version(table)
+def test_versions_are_listed_with_their_roles_and_figures_in_80_columns(
+    store, first, table, capsys
+):
     run_id = store.get_model_version(NAME, first).run_id
     for key, value in {"test_r2": 0.87654, "interval_coverage": 0.9, "rows_used": 1192}.items():
         store.log_metric(run_id, key, value)
@@ -336,10 +346,9 @@ def test_versions_are_listed_with_their_roles_and_figures_in_80_columns(store, t
     assert lines[5].endswith("…")
 
 
-def test_horizons_live_figures_and_versions_without_a_run_are_listed(store, table, capsys):
-    _, version = add_version(table)
-    store.delete_run(store.get_model_version(NAME, version).run_id)
-    source = store.get_model_version(NAME, version).source
+def test_horizons_live_figures_and_versions_without_a_run_are_listed(store, first, capsys):
+    store.delete_run(store.get_model_version(NAME, first).run_id)
+    source = store.get_model_version(NAME, first).source
     for name in (f"{NAME}-7d", f"{NAME}-wild"):
         store.create_registered_model(name)
         store.create_model_version(name, source)
@@ -386,8 +395,7 @@ def test_a_description_that_a_person_wrote_stays(store, table):
     assert said == "A. Registered as champion: of the test."
 
 
-def test_rolling_back_by_hand_leaves_a_trace(store, table, capsys):
-    _, first = add_version(table)
+def test_rolling_back_by_hand_leaves_a_trace(store, first, table, capsys):
     _, second = add_version(table)
     assert registry.main(["champion", str(first)]) == 0
     assert alias(store, "champion") == first
@@ -395,17 +403,15 @@ def test_rolling_back_by_hand_leaves_a_trace(store, table, capsys):
     assert "version 1 is champion (before: 2)" in capsys.readouterr().out
 
 
-def test_rolling_back_to_nothing_is_one_sentence(store, table, capsys):
-    _, version = add_version(table)
+def test_rolling_back_to_nothing_is_one_sentence(store, first, capsys):
     capsys.readouterr()
     assert registry.main(["champion", "7"]) == 2
     assert registry.main(["champion", "x", "--model-name", "nobody"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 2
-    assert alias(store, "champion") == version
+    assert alias(store, "champion") == first
 
 
-def test_every_move_of_an_alias_is_kept_and_printed(store, table, capsys):
-    _, first = add_version(table)
+def test_every_move_of_an_alias_is_kept_and_printed(store, first, table, capsys):
     _, second = add_version(table)
     add_version(table, max_depth=1)
     assert registry.main(["champion", str(first)]) == 0
@@ -426,9 +432,8 @@ def test_every_move_of_an_alias_is_kept_and_printed(store, table, capsys):
 
 
 def test_a_move_that_a_kill_cut_short_is_told_from_one_that_happened(
-    store, table, monkeypatch, capsys
+    store, first, table, monkeypatch, capsys
 ):
-    _, first = add_version(table)
     add_version(table, promote="never")
 
     def killed(*_):
@@ -448,8 +453,7 @@ def test_a_move_that_a_kill_cut_short_is_told_from_one_that_happened(
     assert [move["happened"] for move in moves(NAME)] == [True, True, True, True]
 
 
-def test_an_alias_that_something_else_has_moved_is_told(store, table, capsys):
-    add_version(table)
+def test_an_alias_that_something_else_has_moved_is_told(store, first, table, capsys):
     add_version(table, promote="never")
     store.set_registered_model_alias(NAME, "champion", "2")
     assert registry.main(["history"]) == 0

@@ -165,12 +165,24 @@ def test_the_best_trial_keeps_what_its_forests_answered(data, executor):
             np.testing.assert_array_equal(ours, theirs)
 
 
-def test_worker_processes_score_the_same_bits(data, executor):
+def test_workers_score_the_same_bits_and_a_killed_one_is_an_error_and_not_a_hang(data, executor):
     grid = GRID | {"max_depth": [None]}
-    with local_executor(2) as processes:
-        assert [t.fold_scores for t in run(data, processes, grid)] == [
-            t.fold_scores for t in run(data, executor, grid)
-        ]
+    by_threads = [trial.fold_scores for trial in run(data, executor, grid)]
+
+    def compare_and_kill():
+        with local_executor(2) as processes:
+            assert [trial.fold_scores for trial in run(data, processes, grid)] == by_threads
+            workers = list(processes._processes)
+
+            def kill_one(trial):  # with the first trial
+                if workers:
+                    os.kill(workers.pop(), signal.SIGKILL)
+                    workers.clear()
+
+            run(data, processes, on_trial=kill_one)
+
+    with pytest.raises(WorkerLost, match="a worker process was killed"):
+        compare_and_kill()
 
 
 def test_ties_rank_as_in_grid_search(data, executor):
@@ -230,17 +242,6 @@ def test_the_key_knows_all_that_scores_depend_on(data):
     assert len(others | {key}) == 7
     searched = pipeline.set_params(forest__n_estimators=7, forest__max_depth=3)
     assert search_key(searched, X, y, folds=folds, searched=PARAM_GRID) == key
-
-
-def test_a_killed_worker_is_an_error_and_not_a_hang(data):
-    def kill_one(trial):
-        os.kill(next(iter(processes._processes)), signal.SIGKILL)
-
-    with (
-        pytest.raises(WorkerLost, match="a worker process was killed"),
-        local_executor(1) as processes,
-    ):
-        run(data, processes, on_trial=kill_one)
 
 
 def test_workers_end_with_a_killed_parent():

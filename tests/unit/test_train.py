@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from multiprocessing import active_children
 from pathlib import Path
 
 import mlflow
@@ -28,10 +29,11 @@ from support import (
     scores,
     use_copy,
     wait_for_trials,
-    workers_of,
 )
 
 import train
+from liquidity import executors
+from liquidity.executors.local import local_executor
 from liquidity.runs import addresses
 
 # About ten seconds of search, to be interrupted.
@@ -127,9 +129,9 @@ def test_the_champion_loads_and_scores(complete):
     assert scored["liquidity"].is_monotonic_increasing
 
 
-def test_the_summary_says_what_was_found_and_what_to_do(store, capsys):
-    assert train.main(SMALL) == 0
-    text = capsys.readouterr().out
+def test_the_summary_says_what_was_found_and_what_to_do(complete):
+    client, parent = complete
+    text = Path(client.tracking_uri.removeprefix("sqlite:///")).with_name("output.txt").read_text()
     for part in (
         "1,192 of 1,200 rows of 1 file(s) used; dropped: 8 unknown 24h_volume",
         "Trials 4/4", "The best of 4 trials", "24h_volume / mkt_cap", "untuned forest",
@@ -138,7 +140,6 @@ def test_the_summary_says_what_was_found_and_what_to_do(store, capsys):
         "Reading ", "Trials 1/4",
     ):  # fmt: skip
         assert part in text
-    (parent,) = parents(store)
     for path in (addresses.table_path(parent), addresses.charts_path(parent)):
         assert re.search(rf"  http://127.0.0.1:5001/{re.escape(path)}$", text, re.MULTILINE)
 
@@ -156,7 +157,7 @@ def test_a_repeat_of_a_finished_run_fits_afresh(
 
 
 @pytest.mark.parametrize("split", ["random", "date"])
-def test_the_other_splits_train_too(store, split):
+def test_the_other_splits_train_too(store, without_figures, split):
     assert train.main([*SMALL, "--split", split]) == 0
     assert parents(store)[0].data.metrics["rows_used"] == 1192
 
@@ -292,7 +293,7 @@ def test_a_failure_on_the_way_marks_the_run_failed_and_registers_nothing(
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(mlflow, "log_figure", full)
+    monkeypatch.setattr(mlflow, "log_artifacts", full)
     assert train.main(SMALL) == 1
     assert "No space left on device" in capsys.readouterr().err
     assert [parent.info.status for parent in parents(store)] == ["FAILED"]
@@ -310,16 +311,24 @@ def test_a_failure_at_the_start_speaks_of_no_trials(store, monkeypatch, capsys):
     assert error == "train.py: failed: OSError: [Errno 28] No space left on device.\n"
 
 
-def test_a_worker_that_is_killed_keeps_the_finished_trials(store, tmp_path):
-    job = Job(tmp_path, *LONG)
-    process = job.start()
-    wait_for_trials(job, 1)
-    os.kill(max(workers_of(process)), signal.SIGKILL)
-    output, _ = process.communicate(timeout=180)
-    assert process.returncode == 1, output
-    assert output.splitlines()[-1].endswith(
+def test_a_worker_that_is_killed_keeps_the_finished_trials(store, monkeypatch, capfd):
+    others, log_trial = set(active_children()), train.tracking.log_trial
+
+    def kill(*args, **options):
+        log_trial(*args, **options)
+        for worker in list(set(active_children()) - others)[:1]:
+            os.kill(worker.pid, signal.SIGKILL)
+
+    monkeypatch.setattr(executors, "local_executor", local_executor)  # workers of its own
+    monkeypatch.setattr(train.tracking, "log_trial", kill)
+    assert train.main(LONG) == 1
+    *_, last = capfd.readouterr().err.splitlines()
+    assert last.endswith(
         "lower --n-jobs or the grid. Finished trials are kept: the same command goes on from them."
     )
+    (parent,) = parents(store)
+    statuses = [child.info.status for child in children(store, parent)]
+    assert (parent.info.status, "FINISHED" in statuses) == ("FAILED", True)
 
 
 def test_a_database_that_fails_on_the_way_is_one_message(store, tmp_path, monkeypatch, capfd):
@@ -338,69 +347,93 @@ def test_a_database_that_fails_on_the_way_is_one_message(store, tmp_path, monkey
     assert "Traceback" not in error
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stopping_keeps_finished_trials_and_kills_the_run(store, tmp_path, number):
-    job = Job(tmp_path, *LONG, "--n-jobs", "1")  # each worker takes seconds to start
-    process = job.start()
-    parent = wait_for_trials(job, 2)
-    os.killpg(process.pid, number)  # the whole group, as a terminal's Ctrl-C does
-    os.killpg(process.pid, signal.SIGTERM)  # and a second one, as `mlflow run` sends
-    output, _ = process.communicate(timeout=180)
-    assert process.returncode == 130, output
+def assert_stopped(store, parent, code, output):
+    assert code == 130, output
     assert output.splitlines()[-1] == (
         "train.py: stopped. Finished trials are kept: the same command goes on from them."
     )
     assert "Traceback" not in output
     assert store.get_run(parent.info.run_id).info.status == "KILLED"
-    statuses = {child.info.status for child in children(store, parent)}
-    assert statuses <= {"FINISHED", "KILLED"}
-    assert len(job.trials(parent)) >= 2
+    statuses = [child.info.status for child in children(store, parent)]
+    assert set(statuses) <= {"FINISHED", "KILLED"}
+    assert statuses.count("FINISHED") >= 2
     assert not store.search_registered_models()
 
 
-def test_a_larger_grid_takes_over_what_a_smaller_one_finished(store, monkeypatch, without_figures):
+def test_ctrl_c_keeps_finished_trials_and_kills_the_run(store, tmp_path):
+    job = Job(tmp_path, *LONG, "--n-jobs", "1")  # each worker takes seconds to start
+    process = job.start()
+    parent = wait_for_trials(job, 2)
+    os.killpg(process.pid, signal.SIGINT)  # the whole group, as a terminal's Ctrl-C does
+    os.killpg(process.pid, signal.SIGTERM)  # and a second one, as `mlflow run` sends
+    output, _ = process.communicate(timeout=180)
+    assert_stopped(store, parent, process.returncode, output)
+
+
+def test_sigterm_keeps_finished_trials_and_kills_the_run(store, monkeypatch, capfd):
+    log_trial = train.tracking.log_trial
+    logged = []
+
+    def stop(*args, **options):
+        logged.append(log_trial(*args, **options))
+        if len(logged) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(train.tracking, "log_trial", stop)
+    code = train.main(SMALL)
+    (parent,) = parents(store)
+    assert_stopped(store, parent, code, "".join(capfd.readouterr()))
+
+
+@pytest.fixture(scope="module")
+def stopped_store(tmp_path_factory, empty_store):
+    """A store with a search that was stopped after its last trial, to copy."""
+    folder = tmp_path_factory.mktemp("stopped")
+
     def stop(*args):
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, use_copy(empty_store, folder, patch):
         patch.setattr(train.training_log, "log_search", stop)
         assert train.main(SMALL) == 130
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def stopped(stopped_store, tmp_path, monkeypatch, without_figures):
+    """The test's copy of it."""
+    with use_copy(stopped_store, tmp_path, monkeypatch) as client:
+        yield client
+
+
+def test_a_larger_grid_takes_over_what_a_smaller_one_finished(stopped):
     larger = [*SMALL[:3], "3,6,9", *SMALL[4:]]
     assert train.main(larger) == 0
-    finished = next(p for p in parents(store) if p.info.status == "FINISHED")
-    taken = [c for c in children(store, finished) if "resumed_from" in c.data.tags]
-    assert (len(taken), len(children(store, finished))) == (4, 6)
+    finished = next(p for p in parents(stopped) if p.info.status == "FINISHED")
+    taken = [c for c in children(stopped, finished) if "resumed_from" in c.data.tags]
+    assert (len(taken), len(children(stopped, finished))) == (4, 6)
 
 
-def test_a_search_killed_after_its_last_trial_has_nothing_left_to_fit(
-    store, monkeypatch, without_figures
-):
-    def stop(*args):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(train.training_log, "log_search", stop)
-        assert train.main(SMALL) == 130
+def test_a_search_killed_after_its_last_trial_has_nothing_left_to_fit(stopped):
     assert train.main(SMALL) == 0
-    finished = next(p for p in parents(store) if p.info.status == "FINISHED")
-    assert [("resumed_from" in c.data.tags) for c in children(store, finished)] == [True] * 4
+    finished = next(p for p in parents(stopped) if p.info.status == "FINISHED")
+    assert [("resumed_from" in c.data.tags) for c in children(stopped, finished)] == [True] * 4
 
 
-def mlflow_run(*settings):
-    """`mlflow run` of this project, with the python that runs the tests."""
-    command = [sys.executable, "-m", "mlflow", "run", str(PROJECT), "--env-manager", "local"]
-    for setting in settings:
-        command += ["-P", setting]
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = os.environ | {"PATH": path}
-    return subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
+# With the python that runs the tests.
+MLFLOW_PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 
 def test_mlflow_run_runs_the_project(store):
-    done = mlflow_run(
+    command = [sys.executable, "-m", "mlflow", "run", str(PROJECT), "--env-manager", "local"]
+    for setting in (
         "n_estimators=3,6", "max_depth=4", "min_samples_split=2", "cv=3.0", "test_size=0.30",
         "max_samples=0.50", "n_jobs=1",
-    )  # fmt: skip
+    ):  # fmt: skip
+        command += ["-P", setting]
+    environment = os.environ | {"PATH": MLFLOW_PATH}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0] == "Loading the libraries"
     (parent,) = parents(store)
@@ -416,10 +449,13 @@ def test_mlflow_run_runs_the_project(store):
     assert skops.io.load(pipeline, trusted=trusted)[-1].max_samples == 0.5
 
 
-def test_mlflow_run_with_bad_input_fails_with_the_sentence(store):
-    done = mlflow_run("data=nothing here.csv")
-    assert done.returncode == 1
-    assert re.search(r"train.py: nothing here.csv: no such file", done.stderr)
+def test_mlflow_run_with_bad_input_fails_with_the_sentence(store, monkeypatch, capfd):
+    monkeypatch.setenv("PATH", MLFLOW_PATH)
+    with pytest.raises(mlflow.exceptions.ExecutionException):  # with which the command exits 1
+        mlflow.projects.run(
+            str(PROJECT), parameters={"data": "nothing here.csv"}, env_manager="local"
+        )
+    assert "train.py: nothing here.csv: no such file" in capfd.readouterr().err
     assert [parent.info.status for parent in parents(store)] == ["FAILED"]
 
 

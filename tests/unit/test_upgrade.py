@@ -85,8 +85,11 @@ CHANGED = """
 import sys
 from liquidity import contract
 contract.THRESHOLD, contract.COVERAGE = 0.4, 0.8
-import mlflow, train
-from serve.app import close_app, create_app
+from liquidity.processes import loading
+with loading():
+    from serve.app import close_app, create_app
+    import mlflow, train
+train.training_log.log_figures = lambda figures: None  # a third of the training
 sample, cache = sys.argv[1:]
 small = ["--n-estimators", "20", "--max-depth", "none", "--min-samples-split", "2", "--cv", "3"]
 small += ["--n-jobs", "1"]  # each worker takes seconds to start
