@@ -34,12 +34,14 @@ def loading():
     for garbage again and again takes a fifth of the start, and 0.1 s each time later, for which a
     server would stop answering.
     """
+    collecting = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         gc.freeze()
-        gc.enable()
+        if collecting:  # else this is within another one
+            gc.enable()
 
 
 @contextmanager

@@ -102,6 +102,8 @@ from liquidity.command import run
 from liquidity.processes import loading
 try:
     with loading():
+        with loading():
+            pass
         assert not gc.isenabled()
         loaded = [[] for _ in range(100)]
         1 / 0
