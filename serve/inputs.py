@@ -8,7 +8,6 @@ of numbers: whether those obey the rules, the model says.
 from csv import Error as CSVError
 from csv import reader as header_reader
 from io import BytesIO, StringIO
-from operator import itemgetter
 
 import numpy as np
 import orjson
@@ -292,16 +291,15 @@ def _split_columns(split, features):
     names, rows = split.get("columns"), _limited(split["data"])
     if type(names) is not list:
         raise InputError(f"dataframe_split, columns: expected a list of names, got {_kind(names)}.")
-    if set(map(type, rows)) - {list} or set(map(len, rows)) - {len(names)}:
-        for number, row in enumerate(rows):
-            if type(row) is not list or len(row) != len(names):
-                got = f"{len(row)} values" if type(row) is list else _kind(row)
-                raise InputError(
-                    f"dataframe_split, row {number}: expected a list of {len(names)} values, one "
-                    f"per column, got {got}."
-                )
+    for number, row in enumerate(rows):
+        if type(row) is not list or len(row) != len(names):
+            got = f"{len(row)} values" if type(row) is list else _kind(row)
+            raise InputError(
+                f"dataframe_split, row {number}: expected a list of {len(names)} values, one per "
+                f"column, got {got}."
+            )
     position = {column: names.index(name) for column, name in given_once(names, features).items()}
-    return {column: list(map(itemgetter(place), rows)) for column, place in position.items()}
+    return {column: [row[place] for row in rows] for column, place in position.items()}
 
 
 def _named_columns(key, columns, features):

@@ -5,8 +5,9 @@ few bytes of Parquet can stand for gigabytes. So a worker has a helper that it h
 The helper has a child for them, which ends with the first that failed or took much: what that took
 goes back to the system, however the child ends.
 
-The first helper is a copy of the worker, made when that has loaded its libraries and has a single
-thread: it takes milliseconds, and shares their memory. Later ones load what they need.
+The first helper is a copy of the worker, made when that has loaded its libraries and Python has one
+thread (OpenBLAS and jemalloc see to theirs around a fork): it takes milliseconds, and shares their
+memory. Later ones load what they need.
 """
 
 import gc
@@ -100,8 +101,6 @@ class Unpacker:
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                # Arrow's own pool keeps back much more than it uses, which would count.
-                env=os.environ | {"ARROW_DEFAULT_MEMORY_POOL": "system"},
                 # In a group of its own: Ctrl-C is for the server, which closes it when it ends.
                 process_group=0,
             )
@@ -153,7 +152,6 @@ def _end_as_helper(descriptor):
         os.closerange(3, descriptor)
         os.closerange(descriptor + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         sys.stderr = sys.__stderr__
-        pa.set_memory_pool(pa.system_memory_pool())
         main(descriptor)
     finally:
         os._exit(0)
@@ -168,6 +166,8 @@ def main(descriptor):
     """The helper: answer each call of the pipe until its other end is closed."""
     os.nice(NICE)
     gc.disable()  # millions of a body's objects would be looked through again and again
+    # Arrow's own pool keeps back much more than it uses, which would count.
+    pa.set_memory_pool(pa.system_memory_pool())
     doing = mmap.mmap(-1, 1)  # which the child writes
     with Connection(descriptor) as pipe:
         while True:
