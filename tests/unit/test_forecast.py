@@ -464,7 +464,7 @@ def test_models_that_are_loaded_at_the_same_time_are_not_taken_for_one_another(u
         sys.setswitchinterval(1e-6)
         try:
             with ThreadPoolExecutor(8) as pool:
-                asked = [1, 7] * 30
+                asked = [1, 7] * 100
                 loaded = list(pool.map(lambda horizon: load_checked(folders[horizon]), asked))
         finally:
             sys.setswitchinterval(before)

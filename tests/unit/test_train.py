@@ -421,19 +421,21 @@ def test_a_search_killed_after_its_last_trial_has_nothing_left_to_fit(stopped):
     assert [("resumed_from" in c.data.tags) for c in children(stopped, finished)] == [True] * 4
 
 
-# With the python that runs the tests.
-MLFLOW_PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+def mlflow_run(*settings):
+    """`mlflow run` of this project, with the python that runs the tests."""
+    command = [sys.executable, "-m", "mlflow", "run", str(PROJECT), "--env-manager", "local"]
+    for setting in settings:
+        command += ["-P", setting]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path}
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
 
 
 def test_mlflow_run_runs_the_project(store):
-    command = [sys.executable, "-m", "mlflow", "run", str(PROJECT), "--env-manager", "local"]
-    for setting in (
+    done = mlflow_run(
         "n_estimators=3,6", "max_depth=4", "min_samples_split=2", "cv=3.0", "test_size=0.30",
         "max_samples=0.50", "n_jobs=1",
-    ):  # fmt: skip
-        command += ["-P", setting]
-    environment = os.environ | {"PATH": MLFLOW_PATH}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0] == "Loading the libraries"
     (parent,) = parents(store)
@@ -449,13 +451,10 @@ def test_mlflow_run_runs_the_project(store):
     assert skops.io.load(pipeline, trusted=trusted)[-1].max_samples == 0.5
 
 
-def test_mlflow_run_with_bad_input_fails_with_the_sentence(store, monkeypatch, capfd):
-    monkeypatch.setenv("PATH", MLFLOW_PATH)
-    with pytest.raises(mlflow.exceptions.ExecutionException):  # with which the command exits 1
-        mlflow.projects.run(
-            str(PROJECT), parameters={"data": "nothing here.csv"}, env_manager="local"
-        )
-    assert "train.py: nothing here.csv: no such file" in capfd.readouterr().err
+def test_mlflow_run_with_bad_input_fails_with_the_sentence(store):
+    done = mlflow_run("data=nothing here.csv")
+    assert done.returncode == 1
+    assert "train.py: nothing here.csv: no such file" in done.stderr
     assert [parent.info.status for parent in parents(store)] == ["FAILED"]
 
 
