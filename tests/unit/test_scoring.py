@@ -7,7 +7,6 @@ import resource
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 import mlflow
@@ -416,29 +415,8 @@ def test_a_model_that_cannot_be_used_is_one_sentence(
     assert not (tmp_path / "out.csv").exists()
 
 
-def begun(partial):
-    return partial.exists() and partial.stat().st_size > 0
-
-
-def test_a_stop_leaves_no_file(champion, write_csv, tmp_path, capsys):
-    source, target = write_csv(*[LINE] * 500_000, header=COLUMNS), tmp_path / "out.csv"
-    partial = tmp_path / ".out.csv.partial"
-
-    def stop():
-        while not begun(partial):
-            time.sleep(0.001)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    stopper = threading.Thread(target=stop, daemon=True)
-    stopper.start()
-    assert score(source, target) == 130
-    stopper.join()
-    assert capsys.readouterr().err == f"liquidity.scoring: stopped. {AFTERWARDS}\n"
-    assert not target.exists()
-    assert not partial.exists()
-
-
-def test_a_kill_leaves_no_half_file(champion, tmp_path):
+@pytest.mark.parametrize(("stop", "code"), [(signal.SIGTERM, 130), (signal.SIGKILL, -9)])
+def test_a_stop_or_a_kill_leaves_no_half_file(champion, tmp_path, capsys, stop, code):
     source, target = tmp_path / "in.csv", tmp_path / "out.csv"
     source.write_text("\n".join([COLUMNS, *[LINE] * 2_000_000, ""]))
     partial = tmp_path / ".out.csv.partial"
@@ -446,14 +424,15 @@ def test_a_kill_leaves_no_half_file(champion, tmp_path):
     with subprocess.Popen(
         command, env=os.environ | {"PYTHONPATH": str(PROJECT)}, stderr=subprocess.PIPE, text=True
     ) as job:
-        while not begun(partial):
+        while not (partial.exists() and partial.stat().st_size > 0):
             assert job.poll() is None, job.stderr.read()
             time.sleep(0.01)
-        job.kill()
-        job.wait(timeout=60)
-        assert job.stderr.read() == ""
+        job.send_signal(stop)
+        assert job.wait(timeout=60) == code
+        said = job.stderr.read()
+    assert said == (f"liquidity.scoring: stopped. {AFTERWARDS}\n" if code == 130 else "")
     assert not target.exists()
-    assert partial.exists()
+    assert partial.exists() == (stop == signal.SIGKILL)
     source.write_text(f"{COLUMNS}\n{LINE}\n")
     assert score(source, target) == 0
     assert len(target.read_text().splitlines()) == 2
