@@ -8,6 +8,9 @@ goes back to the system, however the child ends.
 The first helper is a copy of the worker, made when that has loaded its libraries and Python has one
 thread (OpenBLAS and jemalloc see to theirs around a fork): it takes milliseconds, and shares their
 memory. Later ones load what they need.
+
+Both need the system's memory pool in Arrow from the start: Arrow's own takes a GiB of space with
+its first bytes, which is all that a body may take, and keeps back much more than it uses.
 """
 
 import gc
@@ -26,7 +29,6 @@ from multiprocessing.connection import Connection, Pipe
 from multiprocessing.reduction import ForkingPickler
 
 import psutil
-import pyarrow as pa
 
 from serve.inputs import InputError
 from serve.limits import UNPACKED, UNPACKED_BYTES, UNPACKING_SECONDS
@@ -101,6 +103,7 @@ class Unpacker:
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
+                env=os.environ | {"ARROW_DEFAULT_MEMORY_POOL": "system"},
                 # In a group of its own: Ctrl-C is for the server, which closes it when it ends.
                 process_group=0,
             )
@@ -166,8 +169,6 @@ def main(descriptor):
     """The helper: answer each call of the pipe until its other end is closed."""
     os.nice(NICE)
     gc.disable()  # millions of a body's objects would be looked through again and again
-    # Arrow's own pool keeps back much more than it uses, which would count.
-    pa.set_memory_pool(pa.system_memory_pool())
     doing = mmap.mmap(-1, 1)  # which the child writes
     with Connection(descriptor) as pipe:
         while True:

@@ -38,6 +38,7 @@ from support import (
 )
 
 from serve.inputs import PARQUET
+from serve.limits import UNPACKED_BYTES
 
 
 def metrics_of(server):
@@ -199,6 +200,11 @@ def test_heavy_bodies_are_read_by_a_copy_of_the_worker(server):
     assert os.getpgid(helper.pid) == helper.pid  # which Ctrl-C is not for
     held = {os.readlink(path) for path in Path(f"/proc/{helper.pid}/fd").iterdir()}
     assert len([name for name in held if name.startswith(("socket:", "pipe:"))]) == 1
+    before = helper.memory_info().data
+    body = pd.DataFrame([GOOD]).to_parquet()
+    assert post(f"{server.url}/invocations", body, PARQUET)[0] == 200
+    (reader,) = helper.children()
+    assert reader.memory_info().data - before < UNPACKED_BYTES / 4  # no pool of Arrow's own
     body = declared_as_gigabytes(tuple(GOOD))
     status, answer = post(f"{server.url}/invocations", body, PARQUET)
     assert status == 413

@@ -1,5 +1,6 @@
 """Large and packed bodies: within bounds of memory and time, in a process of their own."""
 
+import gzip
 import io
 import os
 import resource
@@ -18,7 +19,7 @@ from serve import inputs
 from serve.answers import score_table
 from serve.champion import Served
 from serve.inputs import PARQUET, InputError
-from serve.limits import UNPACKING_SECONDS
+from serve.limits import UNPACKED_BYTES, UNPACKING_SECONDS
 from serve.unpacking import KEPT_BYTES, Unpacker
 
 
@@ -45,6 +46,21 @@ def test_texts_that_unfold_to_gigabytes_are_refused(unpacker):
     with pytest.raises(InputError, match="takes more than") as caught:
         unpacker(inputs.parse_invocation, body.getvalue(), PARQUET, COLUMNS, ["coin"])
     assert caught.value.status == 413
+
+
+def test_the_first_packed_body_does_not_take_what_a_body_may_take(inner):
+    """As Arrow's own pool of memory did."""
+    body = io.BytesIO()
+    pq.write_table(pa.table({name: [1.0] for name in COLUMNS}), body)
+    packed = gzip.compress(f"{','.join(COLUMNS)}\n1,1,0,1\n".encode())
+    data = "__import__('psutil').Process().memory_info().data"
+    with closing(Unpacker()) as unpacker:
+        before = unpacker(eval, data)
+        score_table(Served(inner, INFO), packed, formulas=True, run=unpacker)
+        columns, _ = unpacker(inputs.parse_invocation, body.getvalue(), PARQUET, COLUMNS)
+        taken = unpacker(eval, data) - before
+    assert columns == {name: [1.0] for name in COLUMNS}
+    assert taken < UNPACKED_BYTES / 4
 
 
 def test_what_ends_the_reading_process_ends_only_that(unpacker):
