@@ -156,6 +156,9 @@ def _end_as_helper(descriptor):
         os.closerange(descriptor + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         sys.stderr = sys.__stderr__
         main(descriptor)
+    except Exception:
+        traceback.print_exc()
+        os._exit(1)
     finally:
         os._exit(0)
 

@@ -5,6 +5,8 @@ import io
 import os
 import resource
 import signal
+import subprocess
+import sys
 import time
 from contextlib import closing
 
@@ -81,6 +83,19 @@ def test_a_reading_process_that_is_killed_between_bodies_loses_no_answer():
         other = unpacker(os.getppid)
         assert other != helper
     assert not psutil.pid_exists(other)
+
+
+def test_a_copy_that_cannot_go_on_says_why():
+    program = """
+from serve import unpacking
+unpacking.main = lambda descriptor: descriptor / 0
+unpacker = unpacking.Unpacker()
+unpacker.fork()
+print(unpacker._helper.wait())
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert run.stdout == "1\n"
+    assert "ZeroDivisionError" in run.stderr
 
 
 def test_one_process_reads_body_after_body_until_one_fails_or_takes_much(unpacker):
