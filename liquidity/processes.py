@@ -33,7 +33,11 @@ def loading():
     """Around a program's imports: they make a million objects that all stay. To look through them
     for garbage again and again takes a fifth of the start, and 0.1 s each time later, for which a
     server would stop answering.
+
+    Arrow takes its memory from the system then. Its own pool takes a GiB of space with the first
+    bytes, which may be all that a body or `bounded_memory` has, and is no faster.
     """
+    os.environ["ARROW_DEFAULT_MEMORY_POOL"] = "system"  # read when Arrow is loaded
     collecting = gc.isenabled()
     gc.disable()
     try:

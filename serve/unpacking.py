@@ -9,8 +9,8 @@ The first helper is a copy of the worker, made when that has loaded its librarie
 thread (OpenBLAS and jemalloc see to theirs around a fork): it takes milliseconds, and shares their
 memory. Later ones load what they need.
 
-Both need the system's memory pool in Arrow from the start: Arrow's own takes a GiB of space with
-its first bytes, which is all that a body may take, and keeps back much more than it uses.
+In both Arrow has the system's memory from the start, as `loading` has it: with its own pool the
+first few bytes would take all that a body may take.
 """
 
 import gc

@@ -12,8 +12,6 @@ from contextlib import ExitStack
 from liquidity.printable import printable
 from liquidity.processes import exit_with_parent, loading
 
-os.environ["ARROW_DEFAULT_MEMORY_POOL"] = "system"  # before Arrow is loaded: see serve.unpacking
-
 with loading():
     from serve.app import close_app, create_app
     from serve.gateway import Gateway
