@@ -6,18 +6,21 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-import pandas as pd
+from liquidity.processes import loading
 
-from liquidity.backfill import fetch_history
-from liquidity.command import Parser, run, whole_number
-from liquidity.contract import COIN, DATE, HIGH_24H, ID, LOW_24H
-from liquidity.data.coingecko import BASE_URL, find_server
-from liquidity.data.listing import PAGE_SIZE, fetch_page
-from liquidity.data.market import api_frame
-from liquidity.errors import FetchError, SettingsError
-from liquidity.output import replaced
-from liquidity.progress import progress_bar
-from liquidity.terminal import Terminal
+with loading():
+    import pandas as pd
+
+    from liquidity.backfill import fetch_history
+    from liquidity.command import Parser, run, whole_number
+    from liquidity.contract import COIN, DATE, HIGH_24H, ID, LOW_24H
+    from liquidity.data.coingecko import BASE_URL, find_server
+    from liquidity.data.listing import PAGE_SIZE, fetch_page
+    from liquidity.data.market import api_frame
+    from liquidity.errors import FetchError, SettingsError
+    from liquidity.output import replaced
+    from liquidity.progress import progress_bar
+    from liquidity.terminal import Terminal
 
 PROG = "liquidity.coingecko"
 # Columns of /coins/markets that no history has: who does not keep them now never gets them.

@@ -4,20 +4,23 @@ import argparse
 import re
 import sys
 
-import mlflow
-from mlflow.exceptions import MlflowException
+from liquidity.processes import loading
 
-from liquidity.command import Parser, run
-from liquidity.contract import CHAMPION, MODEL_NAME, registered_name
-from liquidity.errors import ModelError, first_line
-from liquidity.model.gate import RULE, champion_number
-from liquidity.model.loading import champion_version
-from liquidity.model.moves import history_lines, move_alias, moves, names_of
-from liquidity.report.summary import print_lines
-from liquidity.report.versions import Listed, live_lines, versions_table
-from liquidity.runs.store import check_store, quieten_mlflow
-from liquidity.runs.tracking import source_name
-from liquidity.terminal import Terminal
+with loading():
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    from liquidity.command import Parser, run
+    from liquidity.contract import CHAMPION, MODEL_NAME, registered_name
+    from liquidity.errors import ModelError, first_line
+    from liquidity.model.gate import RULE, champion_number
+    from liquidity.model.loading import champion_version
+    from liquidity.model.moves import history_lines, move_alias, moves, names_of
+    from liquidity.report.summary import print_lines
+    from liquidity.report.versions import Listed, live_lines, versions_table
+    from liquidity.runs.store import check_store, quieten_mlflow
+    from liquidity.runs.tracking import source_name
+    from liquidity.terminal import Terminal
 
 PROG = "liquidity.registry"
 
