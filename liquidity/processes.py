@@ -77,14 +77,18 @@ def bounded_memory(room):
     """
     room = min(room, psutil.virtual_memory().available)
     before, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    most = psutil.Process().memory_info().data + room
-    if hard != resource.RLIM_INFINITY:
-        most = min(most, hard)
-    resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
+    resource.setrlimit(resource.RLIMIT_DATA, (most_data(room), hard))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, (before, hard))
+
+
+def most_data(room):
+    """RLIMIT_DATA for this process to take `room` bytes more, as far as its hard limit lets it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    most = psutil.Process().memory_info().data + room
+    return most if hard == resource.RLIM_INFINITY else min(most, hard)
 
 
 def process_tag():

@@ -28,8 +28,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection, Pipe
 from multiprocessing.reduction import ForkingPickler
 
-import psutil
-
+from liquidity.processes import most_data
 from serve.inputs import InputError
 from serve.limits import UNPACKED, UNPACKED_BYTES, UNPACKING_SECONDS
 
@@ -135,7 +134,10 @@ class Copy:
 
     def _look(self, how):
         if self.returncode is None:
-            pid, status = os.waitpid(self._pid, how)
+            try:
+                pid, status = os.waitpid(self._pid, how)
+            except ChildProcessError:  # who started the server has SIGCHLD ignored
+                pid, status = self._pid, 0
             if pid:
                 self.returncode = os.waitstatus_to_exitcode(status)
         return self.returncode
@@ -172,6 +174,7 @@ def main(descriptor):
     """The helper: answer each call of the pipe until its other end is closed."""
     os.nice(NICE)
     gc.disable()  # millions of a body's objects would be looked through again and again
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would take how a child ended
     doing = mmap.mmap(-1, 1)  # which the child writes
     with Connection(descriptor) as pipe:
         while True:
@@ -183,7 +186,7 @@ def main(descriptor):
             # Arrow ends the process where metadata is damaged, the system where time is up.
             if doing[0] == WORKING:
                 pipe.send((None, _too_much()))
-            elif status:  # the pipe is closed, or half an answer is in it
+            elif status:  # the pipe is closed, half an answer is in it, or there can be none
                 return
 
 
@@ -192,10 +195,9 @@ def _answer_calls(pipe, doing):
     returns.
     """
     status = 1
-    # Whatever happens here is said by the exit status.
-    with suppress(BaseException):
-        space = psutil.Process().memory_info().data + UNPACKED_BYTES
-        resource.setrlimit(resource.RLIMIT_DATA, (space, space))
+    try:
+        most = most_data(UNPACKED_BYTES)
+        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
         error, before = None, _kilobytes()
         while error is None and (_kilobytes() - before) * 1024 < KEPT_BYTES:
             function, arguments = pipe.recv()
@@ -207,7 +209,12 @@ def _answer_calls(pipe, doing):
             doing[0] = WAITING
             del function, arguments, answer, message
         status = 0
-    os._exit(status)
+    except (EOFError, ConnectionError, MemoryError):
+        pass  # the server has ended, or the answer is too large to send
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(status)
 
 
 def _kilobytes():

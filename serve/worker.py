@@ -27,8 +27,8 @@ def worker():
     unpacker = Unpacker()
     unpacker.fork()  # before any thread
     exit_with_parent(int(os.environ["LIQUIDITY_PARENT"]))
-    # A request lets go of the interpreter while the forest runs; a thread that writes logs or
-    # loads a model would then keep it for five milliseconds.
+    # A request would wait five milliseconds for the interpreter where a thread writes logs or loads
+    # a model, and one of many rows again after the forest has run.
     sys.setswitchinterval(SWITCH_SECONDS)
     end = ExitStack()
     log = end.enter_context(log_without_waiting())

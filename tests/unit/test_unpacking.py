@@ -98,6 +98,36 @@ print(unpacker._helper.wait())
     assert "ZeroDivisionError" in run.stderr
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        "import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN)",
+        "import resource; resource.setrlimit(resource.RLIMIT_DATA, (10**9, 10**9))",
+    ],
+    ids=["SIGCHLD ignored", "less memory than a body may take"],
+)
+def test_what_the_server_was_started_with_is_no_matter(odd):
+    program = f"""
+{odd}
+import os
+from serve.unpacking import Unpacker
+unpacker = Unpacker()
+unpacker.fork()
+helper = unpacker._helper
+for _ in range(2):
+    try:
+        unpacker(divmod, 1, 0)
+    except ZeroDivisionError:
+        print(unpacker(len, b"12"), unpacker._helper is helper)
+helper.kill()
+helper.wait()
+print(unpacker(len, b"123"))
+unpacker.close()
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (run.stdout, run.stderr) == ("2 True\n2 True\n3\n", "")
+
+
 def test_one_process_reads_body_after_body_until_one_fails_or_takes_much(unpacker):
     first = unpacker(os.getpid)
     assert unpacker(len, b"12") == 2
