@@ -3,7 +3,6 @@
 Its parent imports none of this: MLflow takes seconds.
 """
 
-import gc
 import logging
 import os
 import sys
@@ -39,7 +38,6 @@ def worker():
     try:
         with loading():  # of the store's and the model's code, too
             app = create_app(unpacker=unpacker)
-            gc.collect()
     except BaseException:
         end.close()  # the process ends, and its reason has to be read
         raise
