@@ -67,30 +67,28 @@ def close_dead_runs(key):
     """End the runs that a killed training left RUNNING; returns sentences on what was found.
 
     A run of this machine, boot and container is dead when its process is gone. Of others nothing
-    can be seen but that a run, of this search or of a list of horizons, is silent for a day. No
-    living run is touched.
+    can be seen but that they are silent for a day. No living run is touched.
     """
     client = mlflow.MlflowClient()
+    runs = search_runs(f"tags.{PROCESS} LIKE '%' and attributes.status = 'RUNNING'")
+    # Before any is ended, which is a sign of life of the one that it is part of.
+    silent = {run.info.run_id for run in runs if _is_silent(client, run)}
     notes = []
-    for run in search_runs(f"tags.{PROCESS} LIKE '%' and attributes.status = 'RUNNING'"):
+    for run in runs:
         run_id, tags = run.info.run_id, run.data.tags
-        same_search = tags.get(SEARCH_KEY) == key
-        if is_here(tags[PROCESS]):
-            if not is_alive(tags[PROCESS]):
-                _fail(client, run)
-                if MLFLOW_PARENT_RUN_ID not in tags:
-                    notes.append(f"Run {run_id} was killed; it is FAILED now.")
-            elif same_search and tags[PROCESS] != process_tag():
-                notes.append(f"Run {run_id} is doing this search too.")
-        elif same_search or _is_list(run):
-            if now() - _last_seen(client, run) > 1000 * SILENT_SECONDS:
-                _fail(client, run)
-                notes.append(f"Run {run_id} was silent for a day; it is FAILED now.")
-            elif same_search:
-                notes.append(
-                    f"Run {run_id} of another machine or container, or from before a restart, is "
-                    "doing this search too."
-                )
+        same_search, here = tags.get(SEARCH_KEY) == key, is_here(tags[PROCESS])
+        if run_id in silent or (here and not is_alive(tags[PROCESS])):
+            _fail(client, run)
+            if MLFLOW_PARENT_RUN_ID not in tags:
+                what = "was killed" if here else "was silent for a day"
+                notes.append(f"Run {run_id} {what}; it is FAILED now.")
+        elif same_search and not here:
+            notes.append(
+                f"Run {run_id} of another machine or container, or from before a restart, is "
+                "doing this search too."
+            )
+        elif same_search and tags[PROCESS] != process_tag():
+            notes.append(f"Run {run_id} is doing this search too.")
     return notes
 
 
@@ -103,6 +101,12 @@ def _fail(client, run):
         end_unfinished(client, run, "FAILED")
 
 
+def _is_silent(client, run):
+    """Whether a run that cannot be seen from here wrote nothing for a day."""
+    elsewhere = not is_here(run.data.tags[PROCESS])
+    return elsewhere and now() - _last_seen(client, run) > 1000 * SILENT_SECONDS
+
+
 def _last_seen(client, run):
     """When the run, its trials or those of its horizons began or ended last, in ms."""
     seen = [run.info.start_time, run.info.end_time or 0]
@@ -113,10 +117,6 @@ def _last_seen(client, run):
 
 def _is_trial(run):
     return MLFLOW_PARENT_RUN_ID in run.data.tags and SEARCH_KEY not in run.data.tags
-
-
-def _is_list(run):
-    return MLFLOW_PARENT_RUN_ID not in run.data.tags and SEARCH_KEY not in run.data.tags
 
 
 def _trial(child, folds):

@@ -289,12 +289,17 @@ def test_a_living_training_of_the_same_search_is_named_and_left_alone(store):
 
 @pytest.mark.parametrize(("hours", "status"), [(1, "RUNNING"), (25, "FAILED")])
 def test_a_run_of_another_machine_is_closed_after_a_day_of_silence(store, hours, status):
+    """Whatever it searched: with the data of each night no other training does the same search."""
     start = now() - hours * 3_600_000
     tags = TAGS | {PROCESS: "elsewhere/1/1"}
-    run = store.create_run("0", start_time=start, tags=tags)
-    (note,) = close_dead_runs("abc")
-    assert run.info.run_id in note
-    assert store.get_run(run.info.run_id).info.status == status
+    same, other = (
+        store.create_run("0", start_time=start, tags=tags | {SEARCH_KEY: key}).info.run_id
+        for key in (TAGS[SEARCH_KEY], "other")
+    )
+    notes = " ".join(close_dead_runs("abc"))
+    assert same in notes
+    assert (other in notes) is (status == "FAILED")
+    assert [store.get_run(each).info.status for each in (same, other)] == [status] * 2
 
 
 def test_a_list_of_horizons_of_another_machine_is_closed_by_the_silence_of_all_its_trials(store):
