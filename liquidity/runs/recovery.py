@@ -72,12 +72,12 @@ def close_dead_runs(key):
     client = mlflow.MlflowClient()
     runs = search_runs(f"tags.{PROCESS} LIKE '%' and attributes.status = 'RUNNING'")
     # Before any is ended, which is a sign of life of the one that it is part of.
-    silent = {run.info.run_id for run in runs if _is_silent(client, run)}
+    dead = {run.info.run_id for run in runs if _is_dead(client, run)}
     notes = []
     for run in runs:
         run_id, tags = run.info.run_id, run.data.tags
         same_search, here = tags.get(SEARCH_KEY) == key, is_here(tags[PROCESS])
-        if run_id in silent or (here and not is_alive(tags[PROCESS])):
+        if run_id in dead:
             _fail(client, run)
             if MLFLOW_PARENT_RUN_ID not in tags:
                 what = "was killed" if here else "was silent for a day"
@@ -101,10 +101,12 @@ def _fail(client, run):
         end_unfinished(client, run, "FAILED")
 
 
-def _is_silent(client, run):
-    """Whether a run that cannot be seen from here wrote nothing for a day."""
-    elsewhere = not is_here(run.data.tags[PROCESS])
-    return elsewhere and now() - _last_seen(client, run) > 1000 * SILENT_SECONDS
+def _is_dead(client, run):
+    """By its process, where that would be seen from here; else by a day's silence."""
+    tag = run.data.tags[PROCESS]
+    if is_here(tag):
+        return not is_alive(tag)
+    return now() - _last_seen(client, run) > 1000 * SILENT_SECONDS
 
 
 def _last_seen(client, run):
