@@ -9,8 +9,8 @@ The first helper is a copy of the worker, made when that has loaded its librarie
 thread (OpenBLAS and jemalloc see to theirs around a fork): it takes milliseconds, and shares their
 memory. Later ones load what they need.
 
-In both Arrow has the system's memory from the start, as `loading` has it: with its own pool the
-first few bytes would take all that a body may take.
+Both load within `loading`, for Arrow's memory: with Arrow's own pool the first few bytes would take
+all that a body may take.
 """
 
 import gc
@@ -95,14 +95,20 @@ class Unpacker:
         self._pipe, theirs = Pipe()
         with theirs:
             # Modules come from where this process has them from, whatever its folder is by now.
-            program = f"import sys; sys.path = {sys.path!r}; import serve.tables; "
-            program += f"from serve.unpacking import main; main({theirs.fileno()})"
+            program = f"""
+import sys
+sys.path = {sys.path!r}
+from liquidity.processes import loading
+with loading():
+    import serve.tables
+    from serve.unpacking import main
+main({theirs.fileno()})
+"""
             self._helper = subprocess.Popen(
                 [sys.executable, "-c", program],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                env=os.environ | {"ARROW_DEFAULT_MEMORY_POOL": "system"},
                 # In a group of its own: Ctrl-C is for the server, which closes it when it ends.
                 process_group=0,
             )
